@@ -37,7 +37,10 @@ def write_card(folder: Path, config_name: str, splits: dict[str, str], class_nam
         files = sorted(folder.glob(pattern))
         for file in files:
             digest.update(file.read_bytes())
-        sizes[split] = sum(pq.read_metadata(file).num_rows for file in files)
+        sizes[split] = {
+            "num_bytes": sum(pq.read_table(file).nbytes for file in files),
+            "num_examples": sum(pq.read_metadata(file).num_rows for file in files),
+        }
         schema = pq.read_schema(files[0])
     for name in schema.names:
         if name == "label" and class_names:
@@ -60,7 +63,7 @@ def write_card(folder: Path, config_name: str, splits: dict[str, str], class_nam
             {
                 "config_name": config_name,
                 "features": info,
-                "splits": [{"name": split, "num_examples": size} for split, size in sizes.items()],
+                "splits": [{"name": split, **size} for split, size in sizes.items()],
             }
         ],
     }
