@@ -1,0 +1,295 @@
+"""Profiles: the names and sizes that differ between a laptop without a network, a laptop and a GPU.
+
+    from helpers.profiles import load_profile
+    profile = load_profile()            # "reduced", or what FINETUNING_PROFILE names
+    profile.imdb.max_train_samples
+
+The values stand in profiles.toml beside this file. A profile of your own is a TOML file that names the profile it
+inherits from and only what differs:
+
+    inherits = "reduced"
+
+    [imdb]
+    max_train_samples = 200
+"""
+
+import difflib
+import math
+import os
+import sys
+import tomllib
+import warnings
+from dataclasses import dataclass, fields
+from html import escape
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILT_IN = Path(__file__).with_suffix(".toml")
+# huggingface_hub, evaluate and the download counter of datasets read these once, when they are imported.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+TYPE_NAMES = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+PLACES = ("dataset", "checkpoint", "metric")  # each a Hub id or a path
+BELONGS_TO = {"dataset": ("config", "revision"), "checkpoint": ("checkpoint_revision",)}
+MAY_BE_ZERO = ("seed", "warmup_steps", "weight_decay")
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used; the message names the file and what to write instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every task loads: a data set and a checkpoint, each a Hub id (with its revision) or an absolute path."""
+
+    dataset: str
+    config: str | None = None
+    revision: str | None = None
+    checkpoint: str
+    checkpoint_revision: str | None = None
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [(field.name, _show(getattr(self, field.name))) for field in fields(self)]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{key:<28} {value}" for key, value in self._rows())
+
+    def _repr_html_(self) -> str:
+        return _html(["", "value"], [list(row) for row in self._rows()])
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Classification(Task):
+    """Fine-tuning a classifier. Names as in TrainingArguments and the example scripts of transformers.
+
+    `max_train_samples` and `max_eval_samples` are rows of training and validation, `max_test_samples` of the test
+    split; `max_length` counts tokens; `warmup_steps` below 1 is a share of all steps.
+    """
+
+    max_train_samples: int
+    max_eval_samples: int
+    max_test_samples: int
+    max_length: int
+    per_device_train_batch_size: int
+    per_device_eval_batch_size: int
+    num_train_epochs: float
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: float
+    logging_steps: int
+    bf16: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PairClassification(Classification):
+    """MRPC: `metric` is what `evaluate.load` takes. The Hub's `glue` metric is pinned by evaluate's own version."""
+
+    metric: str
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Pretraining(Task):
+    """A language model from scratch: `checkpoint` gives the tokenizer and the shape, `block_size` counts tokens."""
+
+    block_size: int
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    max_steps: int
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: float
+    bf16: bool
+    seed: int
+
+
+TABLES = {
+    "concepts": Classification,
+    "imdb": Classification,
+    "openwebtext": Pretraining,
+    "mrpc": PairClassification,
+    "documents": Classification,
+}
+TOP_LEVEL = {"inherits": str, "description": str, "offline": bool, "use_cpu": bool}
+
+
+@dataclass(frozen=True, repr=False)
+class Profile:
+    """A resolved profile: one attribute a table (`profile.imdb`), read-only, printed without machine paths."""
+
+    name: str
+    description: str
+    offline: bool
+    use_cpu: bool
+    tables: dict[str, Task]
+
+    def __getattr__(self, name: str) -> Task:
+        if name.startswith("_") or name == "tables":
+            raise AttributeError(name)
+        if name not in self.tables:
+            raise AttributeError(_unknown("table", name, self.tables, f"profile {self.name}"))
+        for key in PLACES:  # looked at on use: a lesson needs no data but its own
+            place = getattr(self.tables[name], key, None)
+            if place and Path(place).is_absolute() and not Path(place).exists():
+                todo = "run `make data`" if place.startswith(str(ROOT / "data")) else "correct the path"
+                raise ProfileError(f"profile {self.name}, [{name}] {key}: {place} does not exist; {todo}")
+        return self.tables[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.tables]
+
+    def __repr__(self) -> str:
+        parts = [f"profile {self.name}: {self.description}"]
+        return "\n\n".join(parts + [f"[{name}]\n{table!r}" for name, table in self.tables.items()])
+
+    def _repr_html_(self) -> str:
+        shown = {name: dict(table._rows()) for name, table in self.tables.items()}
+        keys = list(dict.fromkeys(key for table in shown.values() for key in table))
+        rows = [[key, *(table.get(key, "") for table in shown.values())] for key in keys]
+        caption = f"<p>Profile <b>{escape(self.name)}</b>: {escape(self.description)}</p>"
+        return caption + _html(["", *shown], rows)
+
+
+def load_profile(name: str | os.PathLike | None = None) -> Profile:
+    """Loads a profile by name, or from a TOML file of your own.
+
+    Args:
+        name: `"reduced"`, `"laptop"`, `"full"`, or the path of a `.toml` file. Without it the environment variable
+            FINETUNING_PROFILE decides, and without that it is `"reduced"`. An argument wins over the variable.
+
+    An offline profile sets HF_HUB_OFFLINE and its relatives, for this process and its children, unless they are set
+    already. The libraries read them when imported, so load the profile before importing transformers or datasets;
+    later it changes nothing for this process, but reduced profiles load local paths only.
+
+    Raises:
+        ProfileError: unknown profile, table or key, a wrong type or value, an unreadable file, a cycle of
+            inheritance; on use of a table, a path that does not exist.
+    """
+    wanted = name or os.environ.get("FINETUNING_PROFILE") or "reduced"
+    top, tables = {}, {table: {} for table in TABLES}
+    for layer in reversed(_layers(wanted)):
+        top |= {key: value for key, value in layer.items() if key not in TABLES}
+        for table in TABLES.keys() & layer.keys():
+            for key in BELONGS_TO.keys() & layer[table].keys():  # a revision never outlives its id
+                tables[table] = {k: v for k, v in tables[table].items() if k not in BELONGS_TO[key]}
+            tables[table] |= layer[table]
+    _set_offline(top["offline"])
+    shown = Path(wanted).stem if _is_file(wanted) else str(wanted)
+    built = {table: TABLES[table](**values) for table, values in tables.items()}
+    return Profile(shown, top["description"], top["offline"], top["use_cpu"], built)
+
+
+def _is_file(name: str | os.PathLike) -> bool:
+    return not isinstance(name, str) or name.endswith(".toml") or "/" in name or os.sep in name
+
+
+def _layers(wanted: str | os.PathLike) -> list[dict]:
+    """The profile's own layer first, then each that it inherits from, checked, with paths made absolute."""
+    layers, seen, folders = [], [], [Path.cwd(), ROOT]
+    while wanted is not None:
+        if _is_file(wanted):
+            tried = [folder / Path(wanted).expanduser() for folder in folders]
+            file = next((path for path in tried if path.exists()), tried[0]).resolve()
+            source, where, layer = str(file), str(wanted), _read(file)
+            if "inherits" not in layer:
+                raise ProfileError(f'{where}: say at the top what it inherits from, for instance inherits = "reduced"')
+        else:
+            built_in, file = _read(BUILT_IN), BUILT_IN
+            if wanted not in built_in:
+                raise ProfileError(_unknown("profile", wanted, built_in, "profiles.toml") + ", or a .toml file of yours")
+            source, where, layer = wanted, f"profile {wanted}", built_in[wanted]
+        if source in seen:
+            chain = " -> ".join(Path(step).name for step in [*seen, source])
+            raise ProfileError(f"profiles inherit from each other in a circle: {chain}; change one `inherits`")
+        seen.append(source)
+        layers.append(_check(layer, where, file.parent))
+        wanted, folders = layer.get("inherits"), [file.parent]
+    return layers
+
+
+def _read(file: Path) -> dict:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ProfileError(f"cannot read the profile {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ProfileError(f"{file}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{file} is not valid TOML: {error}") from error
+
+
+def _check(layer: dict, where: str, folder: Path) -> dict:
+    """Checks names, types and ranges of one layer; returns it with absolute paths."""
+    checked = {}
+    for name, value in layer.items():
+        if name in TABLES:
+            if not isinstance(value, dict):
+                raise ProfileError(f"{where}: {name} is a table, write it as [{name}]")
+            types = get_type_hints(TABLES[name])
+            checked[name] = {key: _value(key, v, types, f"{where}, [{name}]", folder) for key, v in value.items()}
+        else:
+            checked[name] = _value(name, value, TOP_LEVEL | dict.fromkeys(TABLES), where, folder)
+    return checked
+
+
+def _value(key: str, value, types: dict, where: str, folder: Path):
+    if key not in types:
+        raise ProfileError(_unknown("key", key, types, where))
+    expected = (get_args(types[key]) or (types[key],))[0]  # of `str | None`, str: in TOML, None is to leave it out
+    accepted = (int, float) if expected is float else (expected,)
+    if type(value) not in accepted:
+        raise ProfileError(f"{where} {key}: expected {TYPE_NAMES[expected]}, got {value!r}")
+    if isinstance(value, int | float) and expected is not bool:
+        if not math.isfinite(value) or value < 0 or (value == 0 and key not in MAY_BE_ZERO):
+            limit = "0 or more" if key in MAY_BE_ZERO else "more than 0"
+            raise ProfileError(f"{where} {key}: expected {limit}, got {value}")
+    if key in PLACES:
+        path = Path(value).expanduser()
+        if value.startswith("data/"):
+            return str(ROOT / value)
+        if path.is_absolute() or value.startswith(("./", "../")):
+            return str((folder / path).resolve())
+        if key != "metric" and value.count("/") != 1:
+            hint = "expected a Hub id such as stanfordnlp/imdb, or a path that starts with data/, ./, ../ or /"
+            raise ProfileError(f"{where} {key}: {hint}; got {value!r}")
+    return value
+
+
+def _unknown(kind: str, name: str, valid, where: str) -> str:
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    guess = f", did you mean {close[0]!r}?" if close else "."
+    return f"{where}: unknown {kind} {name!r}{guess} There is: {', '.join(valid)}"
+
+
+def _set_offline(offline: bool) -> None:
+    """Sets the offline variables, or takes back those that an earlier profile of this process set."""
+    if offline:
+        for key in OFFLINE.keys() - os.environ.keys():
+            os.environ[key] = OFFLINE[key]
+            _SET_BY_US.append(key)
+    elif _SET_BY_US:
+        while _SET_BY_US:
+            os.environ.pop(_SET_BY_US.pop(), None)
+        if "huggingface_hub" in sys.modules:
+            warnings.warn("libraries were imported offline: restart the kernel to reach the Hub", stacklevel=3)
+
+
+_SET_BY_US: list[str] = []
+
+
+def _show(value) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, str) and Path(value).is_absolute():
+        path = Path(value)
+        return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else f".../{path.name}"
+    if isinstance(value, str) and len(value) == 40 and value.isalnum():  # a revision
+        return value[:12]
+    return str(value)
+
+
+def _html(header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
