@@ -1,0 +1,77 @@
+# Every Parameter. `make` alone lists what there is.
+# Works with GNU make 3.81 (macOS) and newer. Windows: see SETUP.md for the plain commands.
+
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.full-finetuning-installed
+LESSON = notebooks/01_concepts.ipynb
+LAB_ARGS =
+WORKERS = 2
+
+# Tests use what is in this folder, whatever the reader's own settings are.
+OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
+
+.PHONY: help install-full-finetuning lab test notebooks doctor data lint clean
+
+help:
+	@echo "make lab                      install where needed, then open lesson 01 in JupyterLab"
+	@echo "make test                     install where needed, then run the tests and every notebook"
+	@echo "make install-full-finetuning  make .venv and install the tested versions (2 GB)"
+	@echo "make doctor                   what this machine has, and which profile suits it"
+	@echo "make notebooks                execute the notebooks in place, on the reduced profile"
+	@echo "make data                     rebuild everything under data/"
+	@echo "make lint                     check style and format, notebooks too"
+	@echo "make clean                    remove .venv and caches"
+	@echo ""
+	@echo "Another Python:               make lab PYTHON=python3.12"
+
+install-full-finetuning: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "No '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is `"$(PYTHON)" --version 2>&1`." >&2; \
+	  echo "Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments." >&2; \
+	  echo "On Debian and Ubuntu: sudo apt install python3-venv" >&2; \
+	  exit 1; }
+	@"$(BIN)/python" -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
+	"$(BIN)/python" -m pip install -c constraints.txt pip
+	"$(BIN)/python" -m pip install -c constraints.txt --group full-finetuning -e .
+	@touch "$(STAMP)"
+
+lab: $(STAMP)
+	@root=""; \
+	if [ "`id -u`" = 0 ]; then \
+	  root="--allow-root"; \
+	  echo "You are root, so every cell will run with root's rights. A normal user is safer."; \
+	fi; \
+	exec "$(BIN)/python" -m jupyter lab --ServerApp.root_dir=. $$root $(LAB_ARGS) "$(LESSON)"
+
+test: $(STAMP)
+	$(OFFLINE) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadscope
+	$(OFFLINE) "$(BIN)/python" -m pytest --nbval-lax --nbval-current-env notebooks -n $(WORKERS) --dist loadscope
+
+notebooks: $(STAMP)
+	$(OFFLINE) "$(BIN)/python" notebooks/execute.py
+
+# Needs nothing installed: outside .venv it uses $(PYTHON) and says what is missing.
+doctor:
+	@if [ -x "$(BIN)/python" ]; then "$(BIN)/python" helpers/doctor.py; else "$(PYTHON)" helpers/doctor.py; fi
+
+data: $(STAMP)
+	"$(BIN)/python" data/build/build.py
+
+lint: $(STAMP)
+	"$(BIN)/python" -m ruff check .
+	"$(BIN)/python" -m ruff format --check .
+
+clean:
+	rm -rf "$(VENV)" .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
