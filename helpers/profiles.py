@@ -196,7 +196,7 @@ def _layers(wanted: str | os.PathLike) -> list[dict]:
         else:
             built_in, file = _read(BUILT_IN), BUILT_IN
             if wanted not in built_in:
-                raise ProfileError(_unknown("profile", wanted, built_in, "profiles.toml") + ", or a .toml file of yours")
+                raise ProfileError(_unknown("profile", wanted, built_in, "profiles.toml") + ", or your own .toml file")
             source, where, layer = wanted, f"profile {wanted}", built_in[wanted]
         if source in seen:
             chain = " -> ".join(Path(step).name for step in [*seen, source])
