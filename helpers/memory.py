@@ -613,6 +613,158 @@ def estimate(
     )  # fmt: skip
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Trace and measurement: the same tracker on fake and on real tensors
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The exact peak of a training step, found on fake tensors. All sizes in bytes.
+
+    Attributes:
+        peak_bytes: the largest sum of all live tensors during the second step.
+        phases: the peak within "forward", "backward" and "optimizer step".
+        parts: what is alive at the peak; adds up to `peak_bytes`.
+        seconds: how long tracing took.
+        notes: what the figure does not see.
+    """
+
+    peak_bytes: int
+    phases: dict[str, int]
+    parts: dict[str, int]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def peak_gb(self) -> float:
+        """Peak in GB of 1e9 bytes."""
+        return self.peak_bytes / 1e9
+
+    def __str__(self) -> str:
+        lines = [f"peak {_size(self.peak_bytes)}, traced in {self.seconds:.1f} s"]
+        lines += [f"  {name:<28}{_size(size):>12}" for name, size in self.parts.items()]
+        lines += [f"  peak in {name:<20}{_size(size):>12}" for name, size in self.phases.items()]
+        return "\n".join([*lines, *self.notes])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The peak that a real run reached.
+
+    Attributes:
+        peak_bytes: the most bytes that tensors held at once.
+        seconds: how long the run took, on the CPU with the tracker's own cost.
+        device: "cpu" or "cuda".
+        result: what the callable returned.
+    """
+
+    peak_bytes: int
+    seconds: float
+    device: str
+    result: object = None
+
+    @property
+    def peak_gb(self) -> float:
+        """Peak in GB of 1e9 bytes."""
+        return self.peak_bytes / 1e9
+
+    def __str__(self) -> str:
+        return f"peak {_size(self.peak_bytes)}, measured on {self.device} in {self.seconds:.1f} s"
+
+
+def measure(step) -> Measurement:
+    """Calls `step()` and reports the most memory that tensors held at once while it ran.
+
+    `step` is anything without arguments: one training step, or a whole `trainer.train`. On CUDA the figure is
+    `torch.cuda.max_memory_allocated`, which counts every tensor on the device. On the CPU every tensor operation is
+    watched, and each tensor that takes part counts: one that existed before (the model, the optimizer's state) from the
+    start, a new one from its creation until it is freed. A tensor that the run never touches does not count, nor does
+    work in other processes or threads, such as a DataLoader's workers.
+    """
+    import gc
+    import time
+
+    import torch
+
+    start = time.perf_counter()
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+        result = step()
+        peak, device = torch.cuda.max_memory_allocated(), "cuda"
+    else:
+        gc.collect()
+        existing = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+        tracker = _tracker(existing)
+        del existing
+        with tracker:
+            result = step()
+        peak, device = tracker.peak, "cpu"
+    return Measurement(peak, time.perf_counter() - start, device, result)
+
+
+def _tracker(existing=()):
+    """A dispatch mode that sees every tensor operation and adds up the storages that are alive, as `current`, `peak`.
+
+    `existing` are tensors from before: when the run first touches one, it turns out to have counted from the start.
+    """
+    import weakref
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_iter
+
+    def storage_of(tensor):
+        try:
+            return tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # a sparse or opaque tensor has none
+            return None
+
+    class Tracker(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.alive = {}  # id of a storage: [weak reference, bytes, kind]
+            self.current = self.peak = 0
+            self.parts = None  # bytes of each kind at the peak, kept when it is a dictionary
+            self.existing = {}
+            for storage in filter(None.__ne__, map(storage_of, existing)):
+                self.existing[id(storage)] = weakref.ref(storage)
+
+        def add(self, tree, kind=None):
+            """Counts the storages of all tensors in `tree` that are not counted yet; names their `kind`."""
+            for tensor in tree_iter(tree):
+                storage = storage_of(tensor) if isinstance(tensor, torch.Tensor) else None
+                if storage is None:
+                    continue
+                key, size = id(storage), storage.nbytes()
+                entry = self.alive.get(key)
+                if entry is None:
+                    entry = self.alive[key] = [weakref.ref(storage, lambda _, key=key: self.remove(key)), 0, None]
+                    before = self.existing.pop(key, None)
+                    if before is not None and before() is storage:
+                        self.peak += size
+                self.current += size - entry[1]  # the second term: it was resized in place
+                entry[1], entry[2] = size, kind or entry[2]
+            if self.current > self.peak:
+                self.peak = self.current
+                if self.parts is not None:
+                    self.parts = {}
+                    for _, size, kind in self.alive.values():
+                        self.parts[kind] = self.parts.get(kind, 0) + size
+
+        def remove(self, key):
+            self.current -= self.alive.pop(key)[1]
+
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            self.add((arguments, keywords))
+            result = function(*arguments, **(keywords or {}))
+            self.add(result)
+            return result
+
+    return Tracker()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """`python -m helpers.memory gpt2 --batch-size 8 --sequence-length 512`: prints the table of `estimate`."""
     import argparse
