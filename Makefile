@@ -51,7 +51,7 @@ lab: $(STAMP)
 	  root="--allow-root"; \
 	  echo "You are root, so every cell will run with root's rights. A normal user is safer."; \
 	fi; \
-	exec "$(BIN)/python" -m jupyter lab --ServerApp.root_dir=. $$root $(LAB_ARGS) "$(LESSON)"
+	exec "$(BIN)/python" -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url="/lab/tree/$(LESSON)" $$root $(LAB_ARGS)
 
 test: $(STAMP)
 	$(OFFLINE) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadscope
