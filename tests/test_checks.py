@@ -1,0 +1,207 @@
+"""Checks never raise, say what is wrong in one sentence, and pass the right answer only."""
+
+import json
+import linecache
+import math
+
+import pytest
+
+from helpers import checks
+from helpers.checks import Verdict, Wrong, exercise, expect
+
+
+@exercise
+def double(function):
+    """A check as short as they get."""
+    for number in (1, 3):
+        expect(function(number), 2 * number, f"{number}", hints=((number**2, "That is the square."),))
+    return "twice is twice."
+
+
+def steps(examples, batch, accumulation, epochs):
+    return math.ceil(math.ceil(examples / batch) / accumulation) * epochs
+
+
+def cell(source):
+    """Runs source as a notebook cell does: its lines are in linecache under a made-up file name."""
+    name = f"cell-{abs(hash(source))}.py"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    scope = {}
+    exec(compile(source, name, "exec"), scope)
+    return next(value for key, value in scope.items() if key != "__builtins__")
+
+
+def test_right_answer():
+    verdict = double(lambda number: number + number)
+    assert verdict and repr(verdict) == "Right: twice is twice."
+
+
+def test_untouched_stub():
+    def stub(number):
+        raise NotImplementedError
+
+    assert not double(stub)
+    assert repr(double(stub)) == "Not started yet: write stub at `raise NotImplementedError`, then run it again."
+    assert repr(double(lambda number: None)).startswith("Not started yet: <lambda> returns nothing")
+    assert repr(double(lambda number: ...)).startswith("Not started yet")
+
+
+def test_not_implemented_by_a_library_is_not_a_stub():
+    def abs_of_a_list(number):
+        return cell("def kernel():\n    raise NotImplementedError('no such kernel')\n")()
+
+    verdict = double(abs_of_a_list)
+    assert repr(verdict).startswith("Not yet: abs_of_a_list raised NotImplementedError: no such kernel, in line")
+
+
+def test_wrong_answer_and_hint():
+    assert repr(double(lambda number: number + 1)) == "Not yet: for 3, expected 6, got 4."
+    assert repr(double(lambda number: number**2)) == "Not yet: for 1, 1 is not the answer. That is the square."
+
+
+def test_exception_names_the_line_of_the_learner():
+    verdict = double(cell("def half(number):\n    zero = number - number\n    return number / zero\n"))
+    assert repr(verdict) == (
+        "Not yet: half raised ZeroDivisionError: division by zero, in line 3 of its cell: `return number / zero`"
+    )
+    assert "raised TypeError" in repr(double(lambda: 3))
+
+
+def test_exception_inside_a_library_names_the_line_that_called_it():
+    def read(number):
+        return json.loads("{")
+
+    verdict = double(read)
+    assert "raised JSONDecodeError" in repr(verdict) and 'return json.loads("{")' in repr(verdict)
+
+
+@pytest.mark.parametrize("answer", ["2", [2], {"2": 2}, object(), float("nan"), True, 2.5, -2, float])
+def test_odd_answers_are_wrong_and_do_not_raise(answer):
+    verdict = double(lambda number: answer)
+    assert not verdict and repr(verdict).startswith("Not yet: for 1, expected 2, got ")
+
+
+def test_answer_that_the_check_cannot_use():
+    @exercise
+    def first(function):
+        expect(function()[0] + 1, 2, "nothing")
+        return "one."
+
+    assert repr(first(lambda: "abc")).startswith("Not yet: <lambda> returned 'abc' (a str), which is no answer here: ")
+    assert repr(first(lambda: None)).startswith("Not started yet")
+
+
+def test_something_else_than_a_function():
+    assert repr(double(7)) == "Not yet: hand over the function itself, by its name without brackets."
+
+
+def test_check_may_take_context_and_say_wrong_itself():
+    @exercise
+    def above(function, limit):
+        if function() <= limit:
+            raise Wrong("too low.")
+        return "high enough."
+
+    assert above(lambda: 3, 2)
+    assert repr(above(lambda: 1, 2)) == "Not yet: too low."
+
+
+def test_keyboard_interrupt_passes():
+    def stuck(number):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        double(stuck)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "equal"),
+    [
+        (0.30001, 0.3, True),
+        (0.31, 0.3, False),
+        (100_000, 100_001, False),
+        (3.0, 3, True),
+        (3.0001, 3, False),
+        (True, 1, False),
+        (1, True, False),
+        ([1, 2], (1, 2), True),
+        ([1], [1, 2], False),
+        ({"a": [1.0]}, {"a": [1.0]}, True),
+        ({"a": 1}, {"b": 1}, False),
+        ("yes", "yes", True),
+        ("yes", "no", False),
+        (None, 0, False),
+        ("", 0, False),
+    ],
+)
+def test_comparison(answer, expected, equal):
+    if equal:
+        expect(answer, expected, "these")
+    else:
+        with pytest.raises(Wrong, match="for these, expected"):
+            expect(answer, expected, "these")
+
+
+def test_comparison_of_tensors_and_arrays():
+    import numpy as np
+    import torch
+
+    expect(torch.tensor([1.0, 2.0], requires_grad=True), [1.0, 2.0], "a tensor")
+    expect(torch.tensor(3), 3, "a scalar tensor")
+    expect(np.float32(0.1), 0.1, "a NumPy scalar")
+    expect([True, False], torch.tensor([True, False]), "a mask")
+    with pytest.raises(Wrong):
+        expect(torch.tensor([[1.0, 2.0]]), [1.0, 2.0], "another shape")
+
+
+def test_shown_as_html():
+    html = Verdict(False, "Not yet: 1 < 2.")._repr_html_()
+    assert "1 &lt; 2" in html and html != Verdict(True, "Not yet: 1 < 2.")._repr_html_()
+
+
+def test_every_check_tells_a_stub_from_an_answer():
+    def stub(*args, **kwargs):
+        raise NotImplementedError
+
+    lessons = {name: value for name, value in vars(checks).items() if name.startswith("lesson_")}
+    assert lessons
+    for name, check in lessons.items():
+        assert check.__doc__, name
+        assert repr(check(stub)).startswith(checks.NOT_STARTED), name
+
+
+def test_lesson_01_optimizer_steps():
+    check = checks.lesson_01_optimizer_steps
+    assert check(steps)
+    assert "gradients accumulate" in repr(check(lambda n, b, a, e: math.ceil(n / b) * e))
+    assert "one pass over the data" in repr(check(lambda n, b, a, e: math.ceil(math.ceil(n / b) / a)))
+    assert "The last batch is smaller" in repr(check(lambda n, b, a, e: n // b // a * e))
+    assert not check(lambda n, b, a, e: n // (b * a) * e)
+
+
+def test_lesson_01_optimizer_steps_is_what_the_trainer_does():
+    """The formula of the check against Trainer itself, on a model of two parameters."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    class Tiny(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(1, 1)
+
+        def forward(self, x, labels):
+            return {"loss": (self.linear(x) - labels).square().mean()}
+
+    rows = [{"x": [1.0], "labels": [0.0]}] * 21
+    arguments = TrainingArguments(
+        "unused",
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=4,
+        num_train_epochs=2,
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(Tiny(), arguments, train_dataset=rows)
+    trainer.train()
+    assert trainer.state.global_step == steps(21, 4, 4, 2) == 4
