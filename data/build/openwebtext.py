@@ -25,7 +25,10 @@ def topics() -> list[str]:
 
 def write_topic(topic: str, count: int) -> list[str]:
     """Returns `count` articles of one topic; the same for the same topic whatever the others are."""
-    grammar = Grammar("common", f"articles/{topic}")
+    # A topic file may begin with the names of further lexicons that it needs: "# uses: opinion".
+    first_line = (GRAMMARS / f"articles/{topic}.txt").read_text(encoding="utf-8").partition("\n")[0]
+    shared = first_line.removeprefix("# uses:").split() if first_line.startswith("# uses:") else []
+    grammar = Grammar("common", *shared, f"articles/{topic}")
     rng = Random(f"{SEED}-{topic}")
     plans = []
     articles = []
