@@ -21,6 +21,7 @@ context (together often 0.5 to 2 GB) come on top: neither a closed form nor a tr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -43,22 +44,22 @@ NOT_SEEN = "Not seen: kernel workspaces, allocator fragmentation and the CUDA co
 # ---------------------------------------------------------------------------------------------------------------------
 
 def _gpt2(layers, width, heads):
-    return dict(model_type="gpt2", n_layer=layers, n_embd=width, n_head=heads, vocab_size=50257, n_positions=1024)
+    return {"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "vocab_size": 50257, "n_positions": 1024}
 
 
 def _bert(layers, width, heads, vocabulary, model_type="bert", positions=512, types=2):
-    return dict(
-        model_type=model_type, num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads,
-        intermediate_size=4 * width, vocab_size=vocabulary, max_position_embeddings=positions, type_vocab_size=types,
-    )  # fmt: skip
+    return {
+        "model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+        "intermediate_size": 4 * width, "vocab_size": vocabulary, "max_position_embeddings": positions, "type_vocab_size": types,
+    }  # fmt: skip
 
 
 def _llama(layers, width, inner, heads, kv_heads, vocabulary, positions, tied=False, model_type="llama", head_dim=None):
-    return dict(
-        model_type=model_type, num_hidden_layers=layers, hidden_size=width, intermediate_size=inner,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, vocab_size=vocabulary, head_dim=head_dim,
-        max_position_embeddings=positions, tie_word_embeddings=tied,
-    )  # fmt: skip
+    return {
+        "model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary, "head_dim": head_dim,
+        "max_position_embeddings": positions, "tie_word_embeddings": tied,
+    }  # fmt: skip
 
 
 def _qwen2(*numbers, tied=False):
@@ -191,22 +192,9 @@ def read_config(config) -> Architecture:
     Raises:
         ValueError: the name is unknown, the model type is not covered, or the numbers do not fit together.
     """
-    name = getattr(config, "name_or_path", "") or getattr(config, "model_type", "model")
-    if isinstance(config, (str, Path)):
-        name = str(config)
-        short = name.rstrip("/").rsplit("/")[-1].lower().removesuffix("-hf")
-        if (Path(name) / "config.json").is_file():
-            config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
-        elif Path(name).is_dir():
-            raise ValueError(f"{name}: no config.json in this directory; give the directory of a saved checkpoint")
-        elif short in KNOWN_MODELS:
-            config = KNOWN_MODELS[short]
-        elif name.count("/") == 1:
-            config = _hub_config(name)
-        else:
-            raise ValueError(f"unknown model {name!r}; known: {', '.join(KNOWN_MODELS)}; or give a directory or Hub id")
-    values = config if isinstance(config, dict) else config.to_dict()
-    name = name.rstrip("/").rsplit("/")[-1] or "model"
+    values = _config_values(config)
+    name = str(config) if isinstance(config, (str, Path)) else getattr(config, "name_or_path", "")
+    name = (name or values.get("model_type") or "model").rstrip("/").rsplit("/")[-1]
     model_type = values.get("model_type")
     if model_type not in ("gpt2", "llama", "mistral", "qwen2", "bert", "roberta", "distilbert"):
         raise ValueError(
@@ -223,7 +211,7 @@ def read_config(config) -> Architecture:
     if missing:
         raise ValueError(f"{name}: the config lacks {', '.join(missing)}")
     gated = model_type in ("llama", "mistral", "qwen2")
-    decoder = gated or model_type == "gpt2"
+
     if first("head_dim") is None and width % heads:
         raise ValueError(f"{name}: {heads} attention heads do not divide the width of {width}")
     kv_heads = first("num_key_value_heads", default=heads)
@@ -252,18 +240,30 @@ def read_config(config) -> Architecture:
     for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"):
         if getattr(architecture, key) <= 0:
             raise ValueError(f"{name}: {key} is {getattr(architecture, key)}; it must be positive")
-    assert decoder == architecture.is_decoder
     return architecture
 
 
-def _hub_config(name: str) -> dict:
+def _config_values(config) -> dict:
+    """What the config.json says that `config` names."""
+    if not isinstance(config, (str, Path)):
+        return config if isinstance(config, dict) else config.to_dict()
+    name = str(config)
+    short = name.rstrip("/").rsplit("/")[-1].lower().removesuffix("-hf")
+    if (Path(name) / "config.json").is_file():
+        return json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+    if Path(name).is_dir():
+        raise ValueError(f"{name}: no config.json in this directory; give the directory of a saved checkpoint")
+    if short in KNOWN_MODELS:
+        return KNOWN_MODELS[short]
+    if name.count("/") != 1:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(KNOWN_MODELS)}; or give a directory or a Hub id")
     try:
         from huggingface_hub import hf_hub_download
 
         path = hf_hub_download(name, "config.json")
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name}: not a known model, and its config could not be fetched from the Hub: {reason}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{name}: not in the table, and its config could not be fetched: {reason}") from None
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -317,7 +317,7 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         names = list(dict.fromkeys(name for parts in self.instants.values() for name in parts))
-        width = max(len(name) for name in names + ["total"]) + 2
+        width = max(len(name) for name in [*names, "total"]) + 2
         columns = list(self.instants)
         lines = [self.title, "", " " * width + "".join(f"{column:>16}" for column in columns)]
         for name in names:
@@ -536,11 +536,11 @@ def estimate(
     a = read_config(config)
     task = task or ("causal-lm" if a.is_decoder else "sequence-classification")
     targets = tuple(lora_target_modules or _LORA_TARGETS.get(a.model_type, ("q_proj", "v_proj")))
-    settings = dict(
-        per_device_train_batch_size=per_device_train_batch_size, sequence_length=sequence_length, task=task,
-        precision=precision, attn_implementation=attn_implementation, optim=optim, method=method, lora_rank=lora_rank,
-        lora_target_modules=targets, num_gpus=num_gpus, sharding=sharding, device=device,
-    )  # fmt: skip
+    settings = {
+        "per_device_train_batch_size": per_device_train_batch_size, "sequence_length": sequence_length, "task": task,
+        "precision": precision, "attn_implementation": attn_implementation, "optim": optim, "method": method, "lora_rank": lora_rank,
+        "lora_target_modules": targets, "num_gpus": num_gpus, "sharding": sharding, "device": device,
+    }  # fmt: skip
     _check(a, settings)
     gpu = device == "cuda"
     tokens = per_device_train_batch_size * sequence_length
@@ -704,7 +704,7 @@ def measure(step) -> Measurement:
     return Measurement(peak, time.perf_counter() - start, device, result)
 
 
-def _tracker(existing=()):
+def _tracker(existing=(), round_to: int = 1):
     """A dispatch mode that sees every tensor operation and adds up the storages that are alive, as `current`, `peak`.
 
     `existing` are tensors from before: when the run first touches one, it turns out to have counted from the start.
@@ -725,8 +725,8 @@ def _tracker(existing=()):
         def __init__(self):
             super().__init__()
             self.alive = {}  # id of a storage: [weak reference, bytes, kind]
-            self.current = self.peak = 0
-            self.parts = None  # bytes of each kind at the peak, kept when it is a dictionary
+            self.current, self.kinds = 0, {}  # bytes alive, and of each kind
+            self.peak, self.parts = 0, {}  # the same two, at the peak
             self.existing = {}
             for storage in filter(None.__ne__, map(storage_of, existing)):
                 self.existing[id(storage)] = weakref.ref(storage)
@@ -737,24 +737,29 @@ def _tracker(existing=()):
                 storage = storage_of(tensor) if isinstance(tensor, torch.Tensor) else None
                 if storage is None:
                     continue
-                key, size = id(storage), storage.nbytes()
-                entry = self.alive.get(key)
-                if entry is None:
-                    entry = self.alive[key] = [weakref.ref(storage, lambda _, key=key: self.remove(key)), 0, None]
+                key, size = id(storage), -(-storage.nbytes() // round_to) * round_to
+                if key not in self.alive:
+                    self.alive[key] = [weakref.ref(storage, lambda _, key=key: self.remove(key)), 0, None]
                     before = self.existing.pop(key, None)
                     if before is not None and before() is storage:
                         self.peak += size
-                self.current += size - entry[1]  # the second term: it was resized in place
-                entry[1], entry[2] = size, kind or entry[2]
+                _, counted, named = entry = self.alive[key]
+                if counted != size or (kind and kind != named):  # new, resized in place, or its kind is known now
+                    self.current += size - counted
+                    self.kinds[named] = self.kinds.get(named, 0) - counted
+                    self.kinds[kind or named] = self.kinds.get(kind or named, 0) + size
+                    entry[1:] = size, kind or named
             if self.current > self.peak:
-                self.peak = self.current
-                if self.parts is not None:
-                    self.parts = {}
-                    for _, size, kind in self.alive.values():
-                        self.parts[kind] = self.parts.get(kind, 0) + size
+                self.start_phase()
+
+        def start_phase(self):
+            """Forgets the peak so far: the next one is looked for from here."""
+            self.peak, self.parts = self.current, dict(self.kinds)
 
         def remove(self, key):
-            self.current -= self.alive.pop(key)[1]
+            _, size, kind = self.alive.pop(key)
+            self.current -= size
+            self.kinds[kind] -= size
 
         def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
             self.add((arguments, keywords))
@@ -763,6 +768,238 @@ def _tracker(existing=()):
             return result
 
     return Tracker()
+
+
+def trace(
+    model,
+    *,
+    per_device_train_batch_size: int,
+    sequence_length: int,
+    task: str | None = None,
+    precision: str = "fp32",
+    attn_implementation: str = "sdpa",
+    activation_checkpointing: bool = False,
+    optim: str = "adamw_torch_fused",
+    method: str = "full",
+    lora_rank: int = 8,
+    lora_target_modules: tuple[str, ...] | None = None,
+    padded: bool = False,
+    device: str = "cuda",
+) -> Trace:
+    """Finds the exact peak of a training step by running two steps on fake tensors: sizes without memory.
+
+    The first step alone would be too low: the optimizer makes its state at the end of it. Works for any architecture
+    of transformers, and for a model object as it stands (its adapters, its attention), which is not changed.
+
+    Args:
+        model: what `estimate` accepts, a config of any other architecture, or a model (then `attn_implementation`,
+            `method` and the LoRA settings are the model's own).
+        per_device_train_batch_size, sequence_length, task, precision, attn_implementation, activation_checkpointing,
+            optim, method, lora_rank, lora_target_modules: as in `estimate`.
+        padded: give the model a padding mask, as a batch of unequal lengths has.
+        device: "cuda" follows what CUDA's kernels keep (a projection when no GPU is there), "cpu" the CPU's.
+
+    Raises:
+        ValueError: a setting is nonsense, or 4-bit weights are asked for, which fake tensors cannot follow.
+    """
+    import time
+    from unittest.mock import patch
+
+    import torch
+    import transformers.masking_utils
+    from torch._subclasses import FakeTensorMode
+
+    start = time.perf_counter()
+    if method == "qlora":
+        raise ValueError("trace() cannot follow 4-bit weights on fake tensors; use estimate() or measure()")
+    # On fake tensors transformers cannot see that a batch is not packed, and would build a mask that no real one has.
+    unpacked = patch.object(transformers.masking_utils, "find_packed_sequence_indices", lambda *_, **__: None)
+    kernels = _cuda_kernels() if device == "cuda" else contextlib.nullcontext()
+    with FakeTensorMode(), unpacked, kernels:
+        if isinstance(model, torch.nn.Module):
+            model = _fake_copy(model)
+        else:
+            model = build_model(model, task=task, precision=precision, attn_implementation=attn_implementation,
+                                method=method, lora_rank=lora_rank, lora_target_modules=lora_target_modules)  # fmt: skip
+        if activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        batch = build_batch(model, per_device_train_batch_size, sequence_length, padded)
+        optimizers = build_optimizers(model, optim)
+        tracker = _tracker(round_to=512 if device == "cuda" else 1)  # CUDA's allocator hands out multiples of 512 bytes
+        tracker.add([*model.parameters(), *model.buffers()], "weights")
+        tracker.add(batch, "batch")
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(lambda p: tracker.add(p.grad, "gradients"))
+        phases = {}
+
+        def after(phase):
+            phases[phase] = tracker.peak, tracker.parts
+            tracker.start_phase()
+
+        with tracker:
+            training_step(model, batch, optimizers, precision)
+            for optimizer in optimizers:
+                tracker.add([list(state.values()) for state in optimizer.state.values()], "optimizer state")
+            tracker.start_phase()
+            training_step(model, batch, optimizers, precision, after)
+    peak, parts = max(phases.values(), key=lambda item: item[0])
+    parts = {kind or "activations and temporaries": size for kind, size in parts.items() if size}
+    return Trace(peak, {name: size for name, (size, _) in phases.items()}, parts, time.perf_counter() - start,
+                 (NOT_SEEN,) if device == "cuda" else ())  # fmt: skip
+
+
+def training_step(model, batch, optimizers, precision="fp32", after=lambda phase: None):
+    """One plain training step; calls `after` at the end of each of its phases."""
+    import torch
+
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    with torch.autocast(batch["input_ids"].device.type, dtype=half, enabled=half is not None):
+        loss = model(**batch).loss
+    after("forward")
+    loss.backward()
+    after("backward")
+    for optimizer in optimizers:
+        optimizer.step()
+    after("optimizer step")
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+
+
+def build_model(
+    config, *, task=None, precision="fp32", attn_implementation="sdpa", method="full", lora_rank=8,
+    lora_target_modules=None,
+):  # fmt: skip
+    """A freshly initialised model in training mode, as `estimate` understands the same arguments."""
+    import copy
+
+    import torch
+    import transformers
+
+    if isinstance(config, (str, Path, dict)):
+        config = transformers.AutoConfig.for_model(**_config_values(config))
+    config = copy.deepcopy(config)
+    generates = config.model_type in transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    encoder = config.model_type in transformers.models.auto.modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    task = task or ("causal-lm" if generates and not encoder else "sequence-classification")
+    auto = {"causal-lm": transformers.AutoModelForCausalLM, "masked-lm": transformers.AutoModelForMaskedLM,
+            "sequence-classification": transformers.AutoModelForSequenceClassification}[task]  # fmt: skip
+    if task == "sequence-classification" and config.pad_token_id is None:
+        config.pad_token_id = 0  # decoders look for each row's last token that is not padding
+    model = auto.from_config(
+        config, attn_implementation=attn_implementation.replace("flash_attention_2", "sdpa"),
+        dtype=torch.bfloat16 if precision == "pure-bf16" else torch.float32,
+    )  # fmt: skip
+    model.config.use_cache = False  # as Trainer does: keys and values of a training step are not needed again
+    if method != "full":
+        import peft
+
+        kinds = {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}
+        model = peft.get_peft_model(model, peft.LoraConfig(
+            r=lora_rank, target_modules=lora_target_modules and list(lora_target_modules), task_type=kinds.get(task),
+        ))  # fmt: skip
+    return model.train()
+
+
+def build_batch(model, per_device_train_batch_size, sequence_length, padded=False) -> dict:
+    """Token ids and labels of the shapes that the model trains on; with a padding mask when `padded`."""
+    import torch
+
+    shape = per_device_train_batch_size, sequence_length
+    ids = torch.ones(shape, dtype=torch.long)
+    inner = getattr(model, "get_base_model", lambda: model)()  # inside PEFT's wrapper
+    classifies = "ForSequenceClassification" in type(inner).__name__
+    batch = {"input_ids": ids, "labels": torch.zeros(shape[:1], dtype=torch.long) if classifies else ids.clone()}
+    if padded:
+        batch["attention_mask"] = torch.ones(shape, dtype=torch.long)
+        batch["attention_mask"][-1, -1] = 0
+    return batch
+
+
+def build_optimizers(model, optim) -> list:
+    """The optimizer that `optim` names, over the parameters that are trained; two for Muon, which takes matrices."""
+    import torch
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if optim == "sgd":
+        return [torch.optim.SGD(parameters, lr=1e-4)]
+    if optim == "adafactor":  # as Trainer sets it
+        from transformers.optimization import Adafactor
+
+        return [Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)]
+    if optim == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return [AdamW8bit(parameters, lr=1e-4)]
+    if optim == "muon":  # embeddings, the head, norms and biases stay with AdamW
+        ends = {model.get_input_embeddings().weight, getattr(model.get_output_embeddings(), "weight", None)}
+        matrices = [p for p in parameters if p.ndim == 2 and p not in ends]
+        others = [p for p in parameters if p.ndim != 2 or p in ends]
+        return [torch.optim.Muon(matrices, lr=1e-4), torch.optim.AdamW(others, lr=1e-4, fused=True)]
+    flags = {"adamw_torch_fused": {"fused": True}, "adamw_torch_foreach": {"foreach": True},
+             "adamw_torch_forloop": {"foreach": False}, "adamw_torch": {}}[optim]  # fmt: skip
+    return [torch.optim.AdamW(parameters, lr=1e-4, **flags)]
+
+
+def _fake_copy(model):
+    """The model with a fake tensor in place of each parameter and buffer; call it under FakeTensorMode."""
+    import copy
+
+    import torch
+
+    def fake(tensor):
+        return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
+
+    fakes = {id(p): torch.nn.Parameter(fake(p), requires_grad=p.requires_grad) for p in model.parameters()}
+    fakes |= {id(buffer): fake(buffer) for buffer in model.buffers()}
+    return copy.deepcopy(model, fakes).train()
+
+
+def _cuda_kernels():
+    """Patches that make fake CPU tensors keep what CUDA's kernels keep: dropout masks, attention, autocast's fp32."""
+    from unittest.mock import patch
+
+    import torch
+    import torch.nn.functional as F
+
+    aten = torch.ops.aten
+    cpu_dropout = F.dropout
+
+    def autocasts():
+        return torch.is_autocast_enabled("cpu")
+
+    def dropout(x, p=0.5, training=True, inplace=False):
+        return aten.native_dropout(x, p, True)[0] if training and 0 < p < 1 else cpu_dropout(x, p, training, inplace)
+
+    def attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        if autocasts():
+            q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
+        if q.dtype != torch.float32 and attn_mask is None:
+            return aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
+        grouped = q.shape[1] != k.shape[1]
+        if grouped:
+            k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+        if grouped and enable_gqa:  # no fused fp32 kernel takes grouped heads
+            return aten._scaled_dot_product_attention_math(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)[0]
+        if attn_mask is not None:
+            if attn_mask.dtype == torch.bool:
+                attn_mask = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill_(~attn_mask, float("-inf"))
+            attn_mask = attn_mask.expand(*q.shape[:3], k.shape[2])
+        return aten._scaled_dot_product_efficient_attention(
+            q, k, v, attn_mask, True, dropout_p, is_causal, scale=scale
+        )[0]  # fmt: skip
+
+    def in_fp32(function):
+        def call(x, *arguments, **keywords):
+            return function(x.float() if autocasts() and x.is_floating_point() else x, *arguments, **keywords)
+
+        return call
+
+    fp32 = {name: in_fp32(getattr(F, name)) for name in ("softmax", "layer_norm", "cross_entropy")}
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.multiple(F, dropout=dropout, scaled_dot_product_attention=attention, **fp32))
+    stack.enter_context(patch.object(torch, "pow", in_fp32(torch.pow)))
+    return stack
 
 
 def main(arguments: list[str] | None = None) -> int:
