@@ -123,7 +123,7 @@ def overlap_measures(splits: dict[str, list[dict]]) -> dict[str, dict[str, list[
         measures["shared of longer"][split] = [n / max(len(set(a)), len(set(b))) for n, (a, b) in zip(shared, pairs)]
         measures["length ratio"][split] = [min(len(a), len(b)) / max(len(a), len(b)) for a, b in pairs]
         first, second = (vectorizer.transform(row[side] for row in rows) for side in ("sentence1", "sentence2"))
-        measures["tf-idf cosine"][split] = [float(x) for x in first.multiply(second).sum(axis=1)]
+        measures["tf-idf cosine"][split] = first.multiply(second).sum(axis=1).A1.tolist()
     return measures
 
 
