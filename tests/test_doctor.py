@@ -1,0 +1,256 @@
+"""helpers.doctor: right about packages, quick when the Hub hangs, alive without torch, silent about the user."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from helpers import doctor
+from helpers.doctor import GB, ask_hub, compare, pins, private, recommend, required, same_version
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_doctor(*options, **environment):
+    command = [sys.executable, *options, str(ROOT / "helpers" / "doctor.py")]
+    settings = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=settings, cwd=ROOT, timeout=60)
+
+
+@pytest.fixture
+def silent_server():
+    """The address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("machine", "profile", "because"),
+    [
+        (dict(gpu_memory=80 * GB, memory=200 * GB, disk=500 * GB, hub=True), "full", "80 GB"),
+        (dict(gpu_memory=12 * GB, memory=30 * GB, disk=500 * GB, hub=True), "full", "lesson 03"),
+        (dict(gpu_memory=80 * GB, memory=200 * GB, disk=500 * GB, hub=False), "reduced", "Hub does not answer"),
+        (dict(gpu_memory=4 * GB, memory=16 * GB, disk=100 * GB, hub=True), "laptop", "4.0 GB"),
+        (dict(gpu_memory=80 * GB, memory=60 * GB, disk=15 * GB, hub=True), "laptop", "20 GB of free disk"),
+        (dict(memory=16 * GB, disk=100 * GB, hub=True), "laptop", "CUDA"),
+        (dict(memory=3 * GB, disk=100 * GB, hub=True), "reduced", "3.0 GB of memory"),
+        (dict(memory=0, disk=100 * GB, hub=True), "reduced", "unknown"),
+        (dict(memory=16 * GB, disk=5 * GB, hub=True), "reduced", "disk"),
+    ],
+)
+def test_recommends_a_profile_with_its_reason(machine, profile, because):
+    name, reason = recommend(**machine)
+    assert name == profile
+    assert because in reason
+
+
+def test_recommended_profiles_exist():
+    profiles = tomllib.loads((ROOT / "helpers" / "profiles.toml").read_text(encoding="utf-8"))
+    assert {"reduced", "laptop", "full"} <= profiles.keys()
+
+
+@pytest.mark.parametrize(
+    ("profile", "tables", "device", "limit"),
+    [
+        ("full", ["concepts", "imdb", "mrpc", "documents"], "cuda", doctor.FULL_GPU),
+        ("full", ["openwebtext"], "cuda", doctor.FULL_GPU_PRETRAINING),
+        ("laptop", ["concepts", "imdb", "mrpc", "documents", "openwebtext"], "cpu", doctor.LAPTOP_MEMORY),
+    ],
+)
+def test_what_a_profile_asks_for_is_what_its_lessons_take(profile, tables, device, limit):
+    from helpers.memory import estimate
+    from helpers.profiles import load_profile
+
+    settings = load_profile(profile)
+    peaks = {}
+    for name in tables:
+        table = settings.tables[name]
+        peaks[name] = estimate(
+            table.checkpoint,
+            per_device_train_batch_size=table.per_device_train_batch_size,
+            sequence_length=getattr(table, "max_length", None) or table.block_size,
+            task="causal-lm" if name == "openwebtext" else "sequence-classification",
+            precision="bf16" if table.bf16 else "fp32",
+            device=device,
+        ).peak_bytes
+    besides = 2 * GB  # CUDA context and workspaces, or the libraries on a CPU
+    assert max(peaks.values()) + besides <= limit, peaks
+    assert 3 * (max(peaks.values()) + besides) > limit, f"{limit / GB} GB asks for far too much: {peaks}"
+
+
+def test_a_wrong_and_a_missing_package_are_named():
+    tested = {"torch": "2.13.*", "transformers": "5.23.0", "idna": "3.20"}
+    found = {"transformers": "5.22.1", "idna": "3.19"}
+    problems, remarks = compare(tested, ["torch", "transformers"], found)
+    assert problems == ["missing: torch", "other version than tested: transformers 5.22.1 (tested: 5.23.0)"]
+    assert remarks == ["idna 3.19 (tested: 3.20)"]
+
+
+def test_every_build_of_the_tested_version_will_do():
+    assert same_version("2.13.0+cpu", "2.13.*")
+    assert same_version("2.13.1+cu130", "2.13.*")
+    assert same_version("5.23.0", "5.23.0")
+    assert not same_version("2.130.0", "2.13.*")
+    assert not same_version("5.23.0.dev1", "5.23.0")
+
+
+def test_markers_choose_by_system(monkeypatch):
+    text = '# comment\nsoupsieve==2.10  # why\nappnope==1.0.0; sys_platform == "darwin"\n'
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert pins(text) == {"soupsieve": "2.10"}
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert pins(text) == {"soupsieve": "2.10", "appnope": "1.0.0"}
+    with pytest.raises(ValueError, match="python_version"):
+        pins('overrides==7.7.0; python_version < "3.12"')
+
+
+def test_this_environment_is_as_tested():
+    needed = required((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    problems, _ = compare(pins((ROOT / "constraints.txt").read_text(encoding="utf-8")), needed, doctor.installed())
+    assert "torch" in needed
+    assert problems == []
+
+
+def test_a_hub_that_never_answers_costs_three_seconds_at_most(silent_server):
+    started = time.perf_counter()
+    reachable, text = ask_hub(silent_server)
+    assert time.perf_counter() - started < 3
+    assert not reachable
+    assert "2.5 s" in text or "timed out" in text
+
+
+def test_a_hub_that_drips_costs_three_seconds_at_most():
+    """Each byte comes within the socket's time-out, the answer never does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = threading.Event()
+
+        def drip():
+            connection, _ = listener.accept()
+            with connection:
+                while not done.wait(0.2):
+                    try:
+                        connection.sendall(b"H")
+                    except OSError:
+                        return
+
+        threading.Thread(target=drip, daemon=True).start()
+        started = time.perf_counter()
+        reachable, _ = ask_hub(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert time.perf_counter() - started < 3
+        assert not reachable
+        done.set()
+
+
+@pytest.mark.parametrize(("status", "expected", "words"), [(200, True, "answers in"), (503, False, "HTTP 503")])
+def test_a_hub_that_answers(status, expected, words):
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        reachable, text = ask_hub(f"http://127.0.0.1:{server.server_port}/")
+    assert reachable is expected
+    assert words in text
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "nonsense", ""])
+def test_a_hub_that_cannot_be_there(endpoint):
+    reachable, text = ask_hub(endpoint)
+    assert not reachable
+    assert text.startswith("does not answer (")
+
+
+def test_the_whole_report_with_a_hanging_hub(silent_server):
+    """As a reader runs it, and with the marks of a person all around."""
+    home = Path.home()
+    outcome = run_doctor(HF_HUB_OFFLINE="", HF_ENDPOINT=silent_server, HF_HOME=str(home / "hub"), NO_PROXY="127.0.0.1")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert outcome.stderr == ""
+    assert re.search(r"^Hub .*(2\.5 s|timed out)", outcome.stdout, re.MULTILINE)
+    assert re.search(r"^Profile +reduced: ", outcome.stdout, re.MULTILINE)
+    assert re.search(r"^bf16 .*fp32 \d+, bf16 \d+ GFLOP/s", outcome.stdout, re.MULTILINE)
+    assert f"{Path('~') / 'hub'}" in outcome.stdout
+    assert str(home) not in outcome.stdout
+    assert max(map(len, outcome.stdout.splitlines())) <= 100
+    assert outcome.stdout.isascii()
+
+
+def test_without_any_package():
+    """`-I -S` leaves the standard library alone: torch and everything else are missing."""
+    outcome = run_doctor("-I", "-S")
+    assert outcome.returncode == 1, outcome.stdout + outcome.stderr
+    assert outcome.stderr == ""
+    assert "Problem: missing: torch, transformers," in outcome.stdout
+    assert "bf16      not measured: needs torch" in outcome.stdout
+    assert "Profile   reduced" in outcome.stdout
+    assert "make install-full-finetuning" in outcome.stdout
+
+
+def test_a_torch_that_does_not_import_is_a_problem(tmp_path):
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')\n")
+    outcome = run_doctor(PYTHONPATH=str(tmp_path))
+    assert outcome.returncode == 1, outcome.stdout + outcome.stderr
+    assert "Problem: torch does not import: libcudart.so.13" in outcome.stdout
+
+
+def test_an_nvidia_gpu_that_torch_cannot_use_is_shown(tmp_path):
+    if os.name != "posix":
+        pytest.skip("the stand-in for nvidia-smi is a shell script")
+    command = tmp_path / "nvidia-smi"
+    command.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB'\n")
+    command.chmod(0o755)
+    outcome = run_doctor("-I", "-S", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert "GPU       NVIDIA L4, 23034 MiB (torch is missing)" in outcome.stdout
+
+
+def test_home_and_user_are_left_out(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    monkeypatch.setattr("getpass.getuser", lambda: "ada")
+    text = "/home/ada/.cache, /scratch/ada/hub, /home/adam/x, no /scratch/adamant, radar"
+    assert private(text) == "~/.cache, /scratch/USER/hub, /home/adam/x, no /scratch/adamant, radar"
+
+
+def test_a_container_limit_counts_as_the_memory(monkeypatch):
+    files = {
+        "/proc/meminfo": "MemTotal: 64000000 kB\nMemAvailable: 60000000 kB",
+        "/proc/self/cgroup": "0::/box",
+        "/sys/fs/cgroup/box/memory.max": "8000000000",
+        "/sys/fs/cgroup/box/memory.current": "3000000000",
+        "/sys/fs/cgroup/memory.max": "max",
+        "/sys/fs/cgroup/box/cpu.max": "150000 100000",
+    }
+    monkeypatch.setattr(doctor, "_read", lambda path: files.get(Path(path).as_posix(), ""))
+    total, free, limit = doctor.memory()
+    assert (total, free, limit) == (64000000 * 1024, 5e9, 8e9)
+    assert doctor.cores()[1] == min(1.5, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1.5)
+
+
+def test_cache_size_and_its_time_limit(tmp_path, monkeypatch):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "a").write_bytes(b"x" * 1000)
+    try:
+        (tmp_path / "link").symlink_to(tmp_path / "blobs" / "a")
+    except OSError:
+        pytest.skip("no links on this system")
+    size, complete = doctor.folder_size(tmp_path)
+    assert 1000 <= size < 1500  # the link counts as itself, not as the file again
+    assert complete
+    assert doctor.folder_size(tmp_path, seconds=-1)[1] is False
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path.parent / "elsewhere"))
+    assert doctor.caches() == [tmp_path, tmp_path.parent / "elsewhere"]
