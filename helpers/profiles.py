@@ -240,9 +240,9 @@ def _value(key: str, value, types: dict, where: str, folder: Path):
     accepted = (int, float) if expected is float else (expected,)
     if type(value) not in accepted:
         raise ProfileError(f"{where} {key}: expected {TYPE_NAMES[expected]}, got {value!r}")
-    if isinstance(value, int | float) and expected is not bool:
+    if expected in (int, float):
+        limit = "0 or more" if key in MAY_BE_ZERO else "more than 0"
         if not math.isfinite(value) or value < 0 or (value == 0 and key not in MAY_BE_ZERO):
-            limit = "0 or more" if key in MAY_BE_ZERO else "more than 0"
             raise ProfileError(f"{where} {key}: expected {limit}, got {value}")
     if key in PLACES:
         path = Path(value).expanduser()

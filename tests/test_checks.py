@@ -179,7 +179,7 @@ def test_lesson_01_optimizer_steps():
     assert not check(lambda n, b, a, e: n // (b * a) * e)
 
 
-def test_lesson_01_optimizer_steps_is_what_the_trainer_does():
+def test_lesson_01_optimizer_steps_is_what_the_trainer_does(tmp_path):
     """The formula of the check against Trainer itself, on a model of two parameters."""
     import torch
     from transformers import Trainer, TrainingArguments
@@ -194,7 +194,7 @@ def test_lesson_01_optimizer_steps_is_what_the_trainer_does():
 
     rows = [{"x": [1.0], "labels": [0.0]}] * 21
     arguments = TrainingArguments(
-        "unused",
+        tmp_path,
         per_device_train_batch_size=4,
         gradient_accumulation_steps=4,
         num_train_epochs=2,

@@ -173,7 +173,7 @@ def test_unknown_profile_lists_what_exists():
 
 
 def test_unknown_table_lists_what_exists(write):
-    with pytest.raises(AttributeError, match="did you mean 'imdb'.*concepts, imdb, openwebtext, mrpc, documents"):
+    with pytest.raises(AttributeError, match=r"did you mean 'imdb'.*concepts, imdb, openwebtext, mrpc, documents"):
         load_profile("full").imbd  # noqa: B018
     assert "did you mean 'imdb'?" in message(write('inherits = "full"\n[imbd]\nseed = 1\n'))
 
