@@ -215,6 +215,11 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.reads(json.dumps(content), as_version=4)
 
 
+def dumps(notebook: nbformat.NotebookNode) -> str:
+    """The text of the notebook's file."""
+    return nbformat.writes(notebook, indent=1, ensure_ascii=False).rstrip("\n") + "\n"
+
+
 def _replace(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     draft = path.with_name(path.name + ".draft")
@@ -245,7 +250,7 @@ def run(path: Path, folder: Path) -> bool:
         write_card(notebook, cost)
         _replace(record, json.dumps(measured, indent=1, sort_keys=True) + "\n")
     nbformat.validate(notebook)
-    _replace(path, nbformat.writes(notebook, indent=1, ensure_ascii=False).rstrip("\n") + "\n")
+    _replace(path, dumps(notebook))
     if profile == "reduced":
         write_readme(folder, measured)
     print(f"{name}: {cost['seconds']} s, {cost['peak_gb']} GB")

@@ -1,5 +1,6 @@
 """Profiles: every value has the right type, every mistake gets an error that says what to write instead."""
 
+import csv
 import dataclasses
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers import profiles
 from helpers.profiles import ProfileError, load_profile
@@ -89,6 +91,25 @@ def test_reduced_needs_nothing_but_the_project():
         for key in profiles.PLACES:
             place = getattr(table, key, None)
             assert place is None or Path(place).is_relative_to(profiles.ROOT / "data")
+
+
+@pytest.mark.parametrize("name", profiles.TABLES)
+def test_reduced_data_is_there_with_enough_rows(name):
+    table = getattr(load_profile("reduced"), name)  # raises if a path is missing
+    if table.dataset.endswith(".csv"):
+        with open(table.dataset, newline="", encoding="utf-8") as file:
+            splits = {"train": sum(1 for _ in csv.DictReader(file))}
+    else:
+        front = yaml.safe_load((Path(table.dataset) / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+        info = next(info for info in front["dataset_info"] if info["config_name"] == table.config)
+        splits = {split["name"]: split["num_examples"] for split in info["splits"]}
+    if isinstance(table, profiles.Classification):
+        # without a split of its own, validation (and test) is taken from training
+        wanted = {"train": table.max_train_samples}
+        for split, rows in (("validation", table.max_eval_samples), ("test", table.max_test_samples)):
+            owner = split if split in splits else "train"
+            wanted[owner] = wanted.get(owner, 0) + rows
+        assert {split: rows for split, rows in wanted.items() if rows > splits[split]} == {}
 
 
 def test_full_is_the_published_recipe():
