@@ -24,6 +24,10 @@ VERDICTS = ["verdict", "verdict", "reaction", "reaction", "turn", "comparison"]
 FIRST_PERSON = re.compile(r"\b(I|my|me|we|our|us)\b")
 # How fast the use of an opinion falls with its rank in its rule: few are common, many are rare.
 RANK_OFFSET = 6
+# How often a statement that decides comes with a concession, and how often it answers somebody else's verdict.
+CONCEDED, CONTRADICTED = 0.15, 0.1
+# The kinds of points and their shares: "aside" and the first halves of "contrast" and "refuted" are on the other side.
+POINTS = {"contrast": 0.2, "refuted": 0.1, "confirmed": 0.08, "aside": 0.08, "plain": 0.08, "agree": 0.46}
 
 
 class ReviewWriter(Writer):
@@ -39,12 +43,11 @@ class ReviewWriter(Writer):
         left = self.unused.setdefault(rule, list(self.ranking[rule]))
         weights = [1 / (RANK_OFFSET + self.ranking[rule].index(entry)) for entry in left]
         mark = self.rng.random() * sum(weights)
-        for entry, weight in zip(left, weights):
-            mark -= weight
-            if mark <= 0:
-                break
-        left.remove(entry)
-        return entry
+        position = 0
+        while position < len(left) - 1 and mark >= weights[position]:
+            mark -= weights[position]
+            position += 1
+        return left.pop(position)
 
     def clause(self, rule: str, reportable: bool = False) -> str:
         """An unused entry of the rule; a reportable one says nothing about the writer."""
@@ -61,8 +64,9 @@ class Review:
         self.writer, self.rng, self.label = writer, writer.rng, label
         self.side, self.other = POLARITY[label], POLARITY[1 - label]
         self.aspects = self.rng.shuffled(ASPECTS)
+        self.previous = "start"  # the kind of the point before
         # A long tail: half of the reviews have fewer than 65 words, some nearly 190.
-        self.length = 22 + 150 * self.rng.random() ** 2.4
+        self.length = 25 + 145 * self.rng.random() ** 2.9
 
     def frame(self, kind: str, one: str, two: str = "") -> str:
         frame = self.writer.draw(kind)
@@ -78,38 +82,51 @@ class Review:
         rule = self.rng.pick(VERDICTS)
         own = self.writer.clause(f"{rule}.{self.side}")
         chance = self.rng.random()
-        if chance < 0.35:
+        if chance < CONCEDED:
             return self.frame("contrast", self.aspect(self.other), own)
-        if chance < 0.55:
+        if chance < CONCEDED + CONTRADICTED:
             quoted = self.writer.clause(f"verdict.{self.other}")
             return self.frame("contradicted", quoted) + ". " + self.writer._expand(own)
         return self.writer._expand(own)
 
     def point(self) -> str:
         """One or two aspects; the weight is on the side of the label, except in an aside."""
-        chance = self.rng.random()
-        if chance < 0.34:
+        kind = self.choose(POINTS)
+        if kind == "aside" and self.previous != "agree":
+            kind = "agree"  # an exception needs something to be an exception to
+        joined = "joined" if self.previous == "agree" else "first"
+        self.previous = "agree" if kind in ("plain", "confirmed") else kind
+        if kind == "contrast":
             return self.frame("contrast", self.aspect(self.other), self.aspect(self.side))
-        if chance < 0.50:
+        if kind == "refuted":
             return self.frame("refuted", self.aspect(self.other, reportable=True))
-        if chance < 0.58:
+        if kind == "confirmed":
             return self.frame("confirmed", self.aspect(self.side, reportable=True))
-        if chance < 0.70:
+        if kind == "aside":
             return self.frame("aside", self.aspect(self.other))
-        if chance < 0.76:
-            return self.frame("joined", self.writer.clause(f"plain.{self.side}"))
-        return self.frame("joined", self.aspect(self.side))
+        if kind == "plain":
+            return self.writer._expand(self.writer.clause(f"plain.{self.side}"))
+        return self.frame(joined, self.aspect(self.side))
+
+    def choose(self, shares: dict[str, float]) -> str:
+        mark = self.rng.random() * sum(shares.values())
+        for name, share in shares.items():
+            mark -= share
+            if mark < 0:
+                return name
+        return name
 
     def write(self) -> str:
         start, middle = [], []
-        verdicts = [self.decisive()]
+        verdicts = [self.decisive() for _ in range(1 + (self.length > 50) + (self.length > 110))]
         if self.rng.random() < 0.6:
             start.append(self.writer._expand("{opening}"))
         if self.rng.random() < 0.45:
             start.append(self.writer._expand("{story}"))
-        while len(" ".join(start + middle + verdicts).split()) < self.length:
+        while len(middle) < 2 or len(" ".join(start + middle + verdicts).split()) < self.length:
             if self.rng.random() < 0.3:
                 middle.append(self.writer._expand("{fact}"))
+                self.previous = "fact"
             else:
                 middle.append(self.point())
         place = self.rng.random()
@@ -120,14 +137,15 @@ class Review:
         else:
             half = len(middle) // 2
             sentences = start + middle[:half] + verdicts + middle[half:]
-        return self.writer.write(" ".join(sentence + "." for sentence in sentences)).replace('".', '"')
+        return self.writer.write(" ".join(sentence + "." for sentence in sentences))
 
 
 def write_reviews(count: int, seed: str) -> tuple[list[str], list[int]]:
     """Returns `count` different reviews and their labels, all negative ones first, as in the original."""
     grammar = Grammar("common", "opinion", "reviews")
     shuffle = Random(SEED)
-    ranking = {rule: shuffle.shuffled(grammar.rules[rule]) for rule in grammar.rules if rule.endswith((".good", ".bad"))}
+    opinions = [rule for rule in grammar.rules if rule.endswith((".good", ".bad"))]
+    ranking = {rule: shuffle.shuffled(grammar.rules[rule]) for rule in opinions}
     rng = Random(seed)
     texts, labels = [], []
     for label in range(len(LABELS)):
@@ -144,10 +162,7 @@ def write_reviews(count: int, seed: str) -> tuple[list[str], list[int]]:
 
 def figures(splits: dict[str, tuple[list[str], list[int]]]) -> dict[str, float]:
     """Sizes, lengths, overlap and the score of a bag of words (TF-IDF with logistic regression)."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-
-    (train, train_labels), (test, test_labels) = splits["train"], splits["test"]
+    train, test = splits["train"][0], splits["test"][0]
     lengths = sorted(len(text.split()) for text in train + test)
     shown = {
         "reviews": len(lengths),
@@ -160,10 +175,18 @@ def figures(splits: dict[str, tuple[list[str], list[int]]]) -> dict[str, float]:
         "share of test reviews near a training review": round(near_share(test, train), 4),
     }
     for name, ngrams in [("TF-IDF and logistic regression, words", (1, 1)), ("the same, words and pairs", (1, 2))]:
-        vectorizer = TfidfVectorizer(ngram_range=ngrams)
-        model = LogisticRegression(max_iter=1000).fit(vectorizer.fit_transform(train), train_labels)
-        shown[name] = round(model.score(vectorizer.transform(test), test_labels), 4)
+        shown[name] = round(bag_of_words_score(splits["train"], splits["test"], ngrams), 4)
     return shown
+
+
+def bag_of_words_score(train: tuple[list, list], test: tuple[list, list], ngrams: tuple[int, int]) -> float:
+    """Accuracy on `test` of TF-IDF and logistic regression; each split is (texts, labels)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = TfidfVectorizer(ngram_range=ngrams)
+    model = LogisticRegression(max_iter=1000).fit(vectorizer.fit_transform(train[0]), train[1])
+    return model.score(vectorizer.transform(test[0]), test[1])
 
 
 def near_share(texts: list[str], others: list[str]) -> float:
