@@ -74,18 +74,18 @@ def diagnose(history) -> Diagnosis:
     """
     axis = _axis({"history": history})
     train, validation = (_points(history, key, axis) for key in ("loss", "eval_loss"))
-    for name, points in [
-        ("training loss", train),
-        ("validation loss", validation),
-        ("gradient norm", _points(history, "grad_norm", axis)[-1:]),  # Trainer's logging_nan_inf_filter hides the loss
-    ]:
+    for name, points in (("training", train), ("validation", validation)):
         for x, value in points:
             if not math.isfinite(value):
-                return Diagnosis("diverging", f"The {name} is {value} at {axis} {x:.4g}.", ACTIONS["diverging"])
+                text = f"The {name} loss is {value} at {axis} {x:.4g}."
+                return Diagnosis("diverging", text, ACTIONS["diverging"])
+    norms = [value for _, value in _points(history, "grad_norm", axis)[-3:]]
+    if norms and not any(map(math.isfinite, norms)):  # Trainer's logging_nan_inf_filter hides such a loss
+        text = f"The gradient norm is {norms[-1]} at the end, so the weights are lost."
+        return Diagnosis("diverging", text, ACTIONS["diverging"])
     if len(train) < 2:
-        counts = f"{len(train)} training and {len(validation)} validation losses were logged"
-        missing = "no training loss" if validation or not history else "no validation loss"
-        return Diagnosis("too few points", f"{counts}: no curve yet.", ACTIONS[missing])
+        text = f"{_count(len(train), 'training loss')} and {_count(len(validation), 'validation loss')} make no curve."
+        return Diagnosis("too few points", text, ACTIONS["no training loss"])
     return (
         _diverging(train, validation, axis)
         or _underfitting(train, validation)
@@ -103,11 +103,11 @@ def _diverging(train, validation, axis) -> Diagnosis | None:
     smooth = [median(losses[i : i + 3]) for i in range(len(losses) - 2)] or losses
     window = max(3, len(losses) // 10)
     best = min([fmean(losses[i : i + window]) for i in range(len(losses) - window + 1)], default=end)
-    error = 3 * noise / math.sqrt(max(1, len(losses) // 10))  # of a mean over a tenth of the points
+    error = 4 * noise / math.sqrt(max(1, len(losses) // 10))  # of the mean of a tenth of the points, at the most
 
-    if peak > HIGHEST_START and (end > before / 2 or before > HIGHEST_START):
+    if peak > HIGHEST_START and end > min(0.5, before / 2):
         text = f"The loss was {peak:.3g} at {axis} {peak_x:.4g}; a cross-entropy starts near ln(classes), below 13."
-    elif end > 1.1 * min(start, before) + error:
+    elif end > 1.1 * start + error or end > 1.1 * before + 4 * noise:
         text = f"The training loss began at {min(start, before):.3g} and ends at {end:.3g}."
     elif end > 0.9 * reached and max(smooth) > 1.15 * max(before, end) + 3 * noise:
         text = f"The training loss began at {before:.3g}, jumped to {max(smooth):.3g} and ends at {end:.3g}."
@@ -121,19 +121,28 @@ def _diverging(train, validation, axis) -> Diagnosis | None:
 def _underfitting(train, validation) -> Diagnosis | None:
     losses = [loss for _, loss in train]
     start, end = _start(losses), _end(losses)
-    fall = 1 - end / start
+    fall = 1 - end / start if start > 0 else 0.0
     enough = 0.10 if start < 2.4 else 0.05 if start < 7 else 0.25
     values = [loss for _, loss in validation]
     if fall < enough:
-        text = f"The training loss went from {start:.3g} to {end:.3g} ({-fall:+.0%})"
-        text += f", the validation loss ends at {values[-1]:.3g}." if values else "."
+        text = f"The training loss went from {start:.3g} to {end:.3g}"
+        text += f", {100 * fall:.0f} % less" if fall >= 0.005 else ""
+        text += f"; the validation loss ends at {values[-1]:.3g}." if values else "."
         return Diagnosis("underfitting", text, ACTIONS["stuck" if fall < 0.02 else "underfitting"])
-    # A learning rate too high can throw the loss up within the first report; it then falls, but only to guessing.
-    for classes in range(2, 11):
+    if len(values) < 2:
+        return None
+    # A bad start, or a jump within the first report, can look like a fall although nothing was learnt after it.
+    error = 2 * _noise(losses) / math.sqrt(max(1, len(losses) // 10))
+    half = fmean(losses[len(losses) // 2 : -(len(losses) // 4) or None])
+    for classes in range(2, 6):
         guess = math.log(classes)
-        if len(values) > 1 and all(abs(value / guess - 1) < 0.01 for value in (values[0], values[-1], end)):
-            text = f"Both losses stand at {guess:.3g} = ln({classes}), what guessing among {classes} classes costs."
+        far = max(abs(end - guess), abs(half - guess))  # the training loss in the last half of the run
+        if far < 0.02 * guess + error and min(values) > 0.98 * guess and values[-1] < 1.01 * guess:
+            text = f"Both losses end near {guess:.3g} = ln({classes}), what guessing among {classes} classes costs."
             return Diagnosis("underfitting", text, ACTIONS["stuck"])
+    if min(values) > 0.99 * values[0] and end + error > 0.95 * values[0] and fall < 0.25 + error / start:
+        text = f"Since the first evaluation both losses stand near {values[-1]:.3g}."
+        return Diagnosis("underfitting", text, ACTIONS["stuck"])
     return None
 
 
@@ -146,17 +155,18 @@ def _overfitting(train, validation, axis) -> Diagnosis | None:
     after = [loss for _, loss in validation[at + 1 :]]
     if at == 0 and best > start:  # it never fell below the start
         best_x, best, after = 0, start, [best, *after]
-    if not after:
-        return None
     values = [loss for _, loss in validation]
     rises = 0
     while rises < len(values) - 1 and values[-rises - 1] > values[-rises - 2]:
         rises += 1
     tolerance = 0.05 if rises < 2 else 0.03 if rises == 2 else 0.015
-    if fmean(after[-2:]) - best <= tolerance * (best + max(start, best)) / 2:
+    if after and fmean(after[-2:]) - best > tolerance * (best + max(start, best)) / 2:
+        text = f"The validation loss rose from {best:.3g} ({axis} {best_x:.3g}) to {values[-1]:.3g}"
+    elif end < 0.2 * values[-1] and values[-1] > 0.97 * values[0]:  # learnt by heart since the first evaluation
+        text = f"The validation loss went from {values[0]:.3g} to {values[-1]:.3g} only"
+    else:
         return None
-    text = f"The validation loss rose from {best:.3g} ({axis} {best_x:.3g}) to {after[-1]:.3g}, "
-    text += f"while the training loss fell to {end:.3g}."
+    text += f", while the training loss fell to {end:.3g}."
     return Diagnosis("overfitting", text, ACTIONS["overfitting"])
 
 
@@ -164,10 +174,14 @@ def _healthy(train, validation) -> Diagnosis:
     losses = [loss for _, loss in train]
     text = f"The training loss fell from {_start(losses):.3g} to {_end(losses):.3g}"
     if len(validation) < 2:
-        text += f"; with {len(validation)} evaluations nobody can tell whether it overfits."
+        text += f"; {_count(len(validation), 'validation loss')} cannot show whether it overfits."
         return Diagnosis("too few points", text, ACTIONS["no validation loss"])
     text += f", the validation loss from {validation[0][1]:.3g} to {validation[-1][1]:.3g}."
     return Diagnosis("healthy", text, ACTIONS["healthy"])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 'es'}"
 
 
 def _start(losses: list[float]) -> float:
@@ -264,6 +278,8 @@ def plot(history, metric=None, ax=None):
     from matplotlib.ticker import MaxNLocator
 
     runs = history if isinstance(history, Mapping) else {"history": history}
+    if not runs:
+        raise ValueError("there is no run to draw: the dict of histories is empty")
     axis = _axis(runs)
     losses = {name: [_points(run, key, axis) for key in ("loss", "eval_loss")] for name, run in runs.items()}
     for name, curves in losses.items():
@@ -280,7 +296,7 @@ def plot(history, metric=None, ax=None):
 
     panels = 2 if metric else 1
     if ax is None:
-        _, ax = plt.subplots(1, panels, figsize=(4.5 + 3.5 * panels - 1, 3.6), layout="constrained")
+        _, ax = plt.subplots(1, panels, figsize=(9.5 if metric else 7, 3.6), layout="constrained")
     axes = list(ax) if hasattr(ax, "__iter__") else [ax]
     if len(axes) != panels:
         raise ValueError(f"ax must be {'a pair of axes: loss and metric' if metric else 'one axes'}, not {len(axes)}")
@@ -316,9 +332,9 @@ def plot(history, metric=None, ax=None):
     figure = axes[0].get_figure(root=True)
 
     def show_once():
-        """IPython's hook for a cell's last value: pyplot draws its open figures anyway when the cell ends."""
-        if not plt.fignum_exists(getattr(figure, "number", -1)):
-            raise NotImplementedError  # not pyplot's, or closed: let IPython draw it
+        """IPython calls this before it draws the figure; pyplot must not draw it again at the end of the cell."""
+        plt.close(figure)
+        raise NotImplementedError  # so IPython goes on to draw it
 
     figure._ipython_display_ = show_once
     return figure
