@@ -21,7 +21,7 @@ POLARITY = ["bad", "good"]
 ASPECTS = ["acting", "plot", "pacing", "music", "dialogue", "pictures", "ending", "humour", "setting", "characters"]
 ASPECTS += ["effects", "direction"]
 VERDICTS = ["verdict", "verdict", "reaction", "reaction", "turn", "comparison"]
-FIRST_PERSON = re.compile(r"\b(I|my|me|we|our|us)\b")
+FIRST_PERSON = re.compile(r"\b(I|my|mine|me|we|our|us)\b")
 # How fast the use of an opinion falls with its rank in its rule: few are common, many are rare.
 RANK_OFFSET = 6
 # How often a statement that decides comes with a concession, and how often it answers somebody else's verdict.
@@ -66,7 +66,7 @@ class Review:
         self.aspects = self.rng.shuffled(ASPECTS)
         self.previous = "start"  # the kind of the point before
         # A long tail: half of the reviews have fewer than 65 words, some nearly 190.
-        self.length = 25 + 145 * self.rng.random() ** 2.9
+        self.length = 20 + 150 * self.rng.random() ** 4
 
     def frame(self, kind: str, one: str, two: str = "") -> str:
         frame = self.writer.draw(kind)
@@ -117,26 +117,31 @@ class Review:
         return name
 
     def write(self) -> str:
-        start, middle = [], []
+        start, points = [], []
         verdicts = [self.decisive() for _ in range(1 + (self.length > 50) + (self.length > 110))]
-        if self.rng.random() < 0.6:
+        if self.rng.random() < 0.7:
             start.append(self.writer._expand("{opening}"))
-        if self.rng.random() < 0.45:
+        if self.rng.random() < 0.4:
             start.append(self.writer._expand("{story}"))
-        while len(middle) < 2 or len(" ".join(start + middle + verdicts).split()) < self.length:
-            if self.rng.random() < 0.3:
-                middle.append(self.writer._expand("{fact}"))
-                self.previous = "fact"
+        while len(points) < 2 or len(" ".join(start + points + verdicts).split()) < self.length:
+            if self.rng.random() < 0.28:
+                fact = self.writer._expand("{fact}")
+                # Most of the facts come first, some between the points.
+                if self.rng.random() < 0.6:
+                    start.append(fact)
+                elif points:
+                    points.append(fact)
+                    self.previous = "fact"
             else:
-                middle.append(self.point())
+                points.append(self.point())
         place = self.rng.random()
         if place < 0.6:
-            sentences = start + middle + verdicts
+            sentences = start + points + verdicts
         elif place < 0.85:
-            sentences = start + verdicts + middle
+            sentences = start + verdicts + points
         else:
-            half = len(middle) // 2
-            sentences = start + middle[:half] + verdicts + middle[half:]
+            half = len(points) // 2
+            sentences = start + points[:half] + verdicts + points[half:]
         return self.writer.write(" ".join(sentence + "." for sentence in sentences))
 
 
