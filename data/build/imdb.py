@@ -24,10 +24,10 @@ VERDICTS = ["verdict", "verdict", "reaction", "reaction", "turn", "comparison"]
 FIRST_PERSON = re.compile(r"\b(I|my|mine|me|we|our|us)\b")
 # How fast the use of an opinion falls with its rank in its rule: few are common, many are rare.
 RANK_OFFSET = 6
-# How often a statement that decides comes with a concession, and how often it answers somebody else's verdict.
-CONCEDED, CONTRADICTED = 0.15, 0.1
+# How often a statement that decides comes with a concession, contradicts somebody's verdict, or agrees with one.
+CONCEDED, CONTRADICTED, SECONDED = 0.15, 0.1, 0.06
 # The kinds of points and their shares: "aside" and the first halves of "contrast" and "refuted" are on the other side.
-POINTS = {"contrast": 0.2, "refuted": 0.1, "confirmed": 0.08, "aside": 0.08, "plain": 0.08, "agree": 0.46}
+POINTS = {"contrast": 0.17, "refuted": 0.08, "confirmed": 0.08, "aside": 0.07, "plain": 0.08, "agree": 0.52}
 
 
 class ReviewWriter(Writer):
@@ -82,11 +82,13 @@ class Review:
         rule = self.rng.pick(VERDICTS)
         own = self.writer.clause(f"{rule}.{self.side}")
         chance = self.rng.random()
-        if chance < CONCEDED:
+        if chance < CONCEDED and rule != "turn":
             return self.frame("contrast", self.aspect(self.other), own)
         if chance < CONCEDED + CONTRADICTED:
             quoted = self.writer.clause(f"verdict.{self.other}")
             return self.frame("contradicted", quoted) + ". " + self.writer._expand(own)
+        if chance < CONCEDED + CONTRADICTED + SECONDED:
+            return self.frame("seconded", self.writer.clause(f"verdict.{self.side}"))
         return self.writer._expand(own)
 
     def point(self) -> str:
