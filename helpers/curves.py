@@ -57,11 +57,18 @@ def diagnose(history) -> Diagnosis:
     Metrics are not used: accuracy moves in steps, since an example counts only when it crosses the decision border.
 
     The thresholds are rules of thumb, chosen on recorded runs and checked on others:
-    diverging: NaN or infinity, a loss over 15, a training loss that ends 10 % above its start, or that jumps or climbs
-    back and stays there. Underfitting: the training loss fell by less than 10 % (5 % if it starts above 2.4, where a
-    pretrained language model begins; 25 % above 7, where a new one does, as knowing how frequent words are saves about
-    that much). Overfitting: the validation loss rises again while the training loss stays below it: by 5 %, by 3 % if
-    it rose twice in a row, by 1.5 % if more often, each of the mean of first and best loss.
+
+    - diverging: NaN or infinity; a loss over 15; a training loss that ends 10 % above its start, or jumps or climbs
+      back and stays there.
+    - underfitting: the training loss fell by less than 10 % (5 % if it starts above 2.4, where a pretrained language
+      model begins; 25 % above 7, where a new one does, because knowing how frequent each word is saves about as much);
+      or, since the first evaluation, both losses stand still, or at ln(classes), which is what guessing costs.
+    - overfitting: the validation loss ends above its best, and above the training loss, by 5 % of the mean of that best
+      and the first training loss (3 % if it rose twice in a row, 1.5 % if more often); or it stood still while the
+      training loss fell far below it.
+
+    The losses alone cannot tell a language model that was trained well before, and so gains little, from one that
+    underfits: read that verdict with care where the loss starts low.
 
     Args:
         history: `trainer.state.log_history`, or a list of dicts with its keys. The order of the entries does not
@@ -100,7 +107,8 @@ def _diverging(train, validation, axis) -> Diagnosis | None:
     before = validation[0][1] if validation and validation[0][0] < train[0][0] else losses[0]
     reached = min([before, *(loss for _, loss in validation[:1])])  # by the first evaluation
     peak_x, peak = max(train + validation, key=lambda point: point[1])
-    smooth = [median(losses[i : i + 3]) for i in range(len(losses) - 2)] or losses
+    smooth = [median(losses[i : i + 3]) for i in range(len(losses) - 2)] or losses  # one wild batch is no jump
+    jump = max(smooth + [loss for _, loss in validation])
     window = max(3, len(losses) // 10)
     best = min([fmean(losses[i : i + window]) for i in range(len(losses) - window + 1)], default=end)
     error = 4 * noise / math.sqrt(max(1, len(losses) // 10))  # of the mean of a tenth of the points, at the most
@@ -109,8 +117,8 @@ def _diverging(train, validation, axis) -> Diagnosis | None:
         text = f"The loss was {peak:.3g} at {axis} {peak_x:.4g}; a cross-entropy starts near ln(classes), below 13."
     elif end > 1.1 * start + error or end > 1.1 * before + 4 * noise:
         text = f"The training loss began at {min(start, before):.3g} and ends at {end:.3g}."
-    elif end > 0.9 * reached and max(smooth) > 1.15 * max(before, end) + 3 * noise:
-        text = f"The training loss began at {before:.3g}, jumped to {max(smooth):.3g} and ends at {end:.3g}."
+    elif end > 0.9 * reached and jump > 1.15 * max(before, end) + 3 * noise:
+        text = f"The loss began at {before:.3g}, jumped to {jump:.3g}, and in training ends at {end:.3g}."
     elif end - best > 0.5 * (before - best) + error and end > 1.1 * best + error:
         text = f"The training loss had fallen from {before:.3g} to {best:.3g}, then climbed back to {end:.3g}."
     else:
