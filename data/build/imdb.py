@@ -56,6 +56,10 @@ class ReviewWriter(Writer):
             entry = self.draw(rule)
         return entry
 
+    def say(self, template: str) -> str:
+        """Expands a template; the whole review is polished in the end."""
+        return self._expand(template)
+
 
 class Review:
     """Plans one review: a list of sentences, the verdict among them."""
@@ -65,12 +69,12 @@ class Review:
         self.side, self.other = POLARITY[label], POLARITY[1 - label]
         self.aspects = self.rng.shuffled(ASPECTS)
         self.previous = "start"  # the kind of the point before
-        # A long tail: half of the reviews have fewer than 65 words, some nearly 190.
+        # In words, and a long tail: most reviews are short, a few are several times as long.
         self.length = 20 + 150 * self.rng.random() ** 4
 
     def frame(self, kind: str, one: str, two: str = "") -> str:
         frame = self.writer.draw(kind)
-        return self.writer._expand(frame.replace("(1)", one).replace("(2)", two))
+        return self.writer.say(frame.replace("(1)", one).replace("(2)", two))
 
     def aspect(self, side: str, reportable: bool = False) -> str:
         if not self.aspects:
@@ -86,10 +90,10 @@ class Review:
             return self.frame("contrast", self.aspect(self.other), own)
         if chance < CONCEDED + CONTRADICTED:
             quoted = self.writer.clause(f"verdict.{self.other}")
-            return self.frame("contradicted", quoted) + ". " + self.writer._expand(own)
+            return self.frame("contradicted", quoted) + ". " + self.writer.say(own)
         if chance < CONCEDED + CONTRADICTED + SECONDED:
             return self.frame("seconded", self.writer.clause(f"verdict.{self.side}"))
-        return self.writer._expand(own)
+        return self.writer.say(own)
 
     def point(self) -> str:
         """One or two aspects; the weight is on the side of the label, except in an aside."""
@@ -107,7 +111,7 @@ class Review:
         if kind == "aside":
             return self.frame("aside", self.aspect(self.other))
         if kind == "plain":
-            return self.writer._expand(self.writer.clause(f"plain.{self.side}"))
+            return self.writer.say(self.writer.clause(f"plain.{self.side}"))
         return self.frame(joined, self.aspect(self.side))
 
     def choose(self, shares: dict[str, float]) -> str:
@@ -122,12 +126,12 @@ class Review:
         start, points = [], []
         verdicts = [self.decisive() for _ in range(1 + (self.length > 50) + (self.length > 110))]
         if self.rng.random() < 0.7:
-            start.append(self.writer._expand("{opening}"))
+            start.append(self.writer.say("{opening}"))
         if self.rng.random() < 0.4:
-            start.append(self.writer._expand("{story}"))
+            start.append(self.writer.say("{story}"))
         while len(points) < 2 or len(" ".join(start + points + verdicts).split()) < self.length:
             if self.rng.random() < 0.28:
-                fact = self.writer._expand("{fact}")
+                fact = self.writer.say("{fact}")
                 # Most of the facts come first, some between the points.
                 if self.rng.random() < 0.6:
                     start.append(fact)
