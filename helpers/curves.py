@@ -268,7 +268,7 @@ def plot(history, metric=None, ax=None):
     """Draw the training and validation loss of one run or several, and a metric in a second panel.
 
     Every logged value is drawn as it is; nothing is smoothed. The x axis counts epochs if a run has more than one,
-    otherwise steps. The loss axis is logarithmic, and says so, if a loss is more than ten times the highest start.
+    otherwise steps. The loss axis is logarithmic, and says so, if a loss is above 15 and above ten times the median.
 
     Args:
         history: `trainer.state.log_history`, or a list of dicts with its keys, or several such as `{"name": history}`.
@@ -323,11 +323,9 @@ def plot(history, metric=None, ax=None):
         panel.set_xlabel(axis.capitalize())
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)
-    curves = [points for pair in losses.values() for points in pair if points]
-    starts = [points[0][1] for points in curves if math.isfinite(points[0][1])]
-    highest = max((y for points in curves for _, y in points if math.isfinite(y)), default=0)
+    values = [y for pair in losses.values() for points in pair for _, y in points if math.isfinite(y)]
     axes[0].set_ylabel("Loss")
-    if starts and highest > 10 * min(starts):
+    if values and max(values) > max(HIGHEST_START, 10 * median(values)):
         axes[0].set_yscale("log")
         axes[0].set_ylabel("Loss (log scale)")
     axes[0].legend(frameon=False)
