@@ -100,7 +100,7 @@ def build() -> dict[str, list[dict]]:
                 {"sentence1": pair[0], "sentence2": pair[1], "label": label, "event": event, "kind": pair[2]}
                 | {"change": pair[3]}
             )
-        # Rows of one event stand 29 apart: shuffle them, so that no order can be learned.
+        # The events came in turn.
         splits[split] = rng.shuffled(rows)
     return splits
 
@@ -109,35 +109,39 @@ def words(text: str) -> list[str]:
     return text.lower().replace(",", " ").replace(".", " ").replace(":", " ").replace(";", " ").split()
 
 
+MEASURES = ("jaccard", "shared of shorter", "shared of longer", "length ratio", "tf-idf cosine")
+
+
 def overlap_measures(splits: dict[str, list[dict]]) -> dict[str, dict[str, list[float]]]:
-    """Word-overlap measures of each pair: {measure: {split: values}}."""
+    """Word-overlap measures of each pair, all between 0 and 1: {measure: {split: values}}."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer().fit([row[side] for row in splits["train"] for side in ("sentence1", "sentence2")])
-    measures = {name: {} for name in ("jaccard", "shared of shorter", "shared of longer", "length ratio", "tf-idf cosine")}
+    measures = {name: {split: [] for split in splits} for name in MEASURES}
     for split, rows in splits.items():
-        pairs = [(words(row["sentence1"]), words(row["sentence2"])) for row in rows]
-        shared = [len(set(a) & set(b)) for a, b in pairs]
-        measures["jaccard"][split] = [n / len(set(a) | set(b)) for n, (a, b) in zip(shared, pairs)]
-        measures["shared of shorter"][split] = [n / min(len(set(a)), len(set(b))) for n, (a, b) in zip(shared, pairs)]
-        measures["shared of longer"][split] = [n / max(len(set(a)), len(set(b))) for n, (a, b) in zip(shared, pairs)]
-        measures["length ratio"][split] = [min(len(a), len(b)) / max(len(a), len(b)) for a, b in pairs]
+        for row in rows:
+            first, second = words(row["sentence1"]), words(row["sentence2"])
+            a, b = set(first), set(second)
+            measures["jaccard"][split].append(len(a & b) / len(a | b))
+            measures["shared of shorter"][split].append(len(a & b) / min(len(a), len(b)))
+            measures["shared of longer"][split].append(len(a & b) / max(len(a), len(b)))
+            measures["length ratio"][split].append(min(len(first), len(second)) / max(len(first), len(second)))
         first, second = (vectorizer.transform(row[side] for row in rows) for side in ("sentence1", "sentence2"))
         measures["tf-idf cosine"][split] = first.multiply(second).sum(axis=1).A1.tolist()
     return measures
 
 
-def threshold_accuracy(measures: dict[str, list[float]], labels: dict[str, list[int]]) -> float:
+def accuracy(values: list[float], threshold: float, above: bool, labels: list[int]) -> float:
+    """Accuracy of calling a pair equivalent where its value is (or, with `above` false, is not) over the threshold."""
+    hits = sum(((value >= threshold) == above) == bool(label) for value, label in zip(values, labels, strict=True))
+    return hits / len(labels)
+
+
+def threshold_accuracy(measure: dict[str, list[float]], labels: dict[str, list[int]]) -> float:
     """Accuracy on test of the threshold and direction that are best on train."""
-    best = (0.0, 0.0, 1)
-    for threshold in sorted(set(measures["train"])) + [2.0]:
-        for direction in (1, -1):
-            guesses = [(value - threshold) * direction >= 0 for value in measures["train"]]
-            hits = sum(guess == bool(label) for guess, label in zip(guesses, labels["train"]))
-            best = max(best, (hits / len(guesses), threshold, direction))
-    _, threshold, direction = best
-    guesses = [(value - threshold) * direction >= 0 for value in measures["test"]]
-    return sum(guess == bool(label) for guess, label in zip(guesses, labels["test"])) / len(guesses)
+    candidates = [(threshold, above) for threshold in [*sorted(set(measure["train"])), 2.0] for above in (True, False)]
+    best = max(candidates, key=lambda candidate: accuracy(measure["train"], *candidate, labels["train"]))
+    return accuracy(measure["test"], *best, labels["test"])
 
 
 def shingles(row: dict, size: int = 5) -> set:
@@ -174,25 +178,21 @@ def word_count_accuracy(splits: dict[str, list[dict]]) -> float:
 def statistics(splits: dict[str, list[dict]]) -> str:
     """A Markdown list of the figures that the card shows."""
     labels = {split: [row["label"] for row in rows] for split, rows in splits.items()}
-    sizes = [len(row[side].split()) for rows in splits.values() for row in rows for side in ("sentence1", "sentence2")]
-    distinct = {word for rows in splits.values() for row in rows for side in ("sentence1", "sentence2")
-                for word in words(row[side])}  # fmt: skip
+    sentences = [row[side] for rows in splits.values() for row in rows for side in ("sentence1", "sentence2")]
+    sizes = [len(sentence.split()) for sentence in sentences]
+    distinct = len({word for sentence in sentences for word in words(sentence)})
     accuracies = {name: threshold_accuracy(m, labels) for name, m in overlap_measures(splits).items()}
     kinds = Counter(row["kind"] for rows in splits.values() for row in rows if row["kind"])
     changed = ", ".join(f"{kind} {count / kinds.total():.0%}" for kind, count in kinds.most_common())
     overlap = ", ".join(f"{name} {value:.1%}" for name, value in accuracies.items())
-    return "\n".join(
-        [
-            "- pairs: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items())
-            + f"; equivalent: {', '.join(f'{sum(v) / len(v):.1%}' for v in labels.values())}",
-            f"- words a sentence: {min(sizes)} to {max(sizes)}, mean {sum(sizes) / len(sizes):.1f}; "
-            f"distinct words: {len(distinct)}",
-            f"- what differs in the pairs that are not equivalent: {changed}",
-            f"- accuracy on test of the best threshold of a word-overlap measure, chosen on train: {overlap}",
-            f"- accuracy on test of TF-IDF and logistic regression on both sentences: {word_count_accuracy(splits):.1%}",
-            f"- test pairs that share half of their 5-word shingles with a training pair: {near_copies(splits):.1%}",
-        ]
-    )
+    positive = ", ".join(f"{sum(values) / len(values):.1%}" for values in labels.values())
+    return f"""\
+- pairs: {", ".join(f"{split} {len(rows)}" for split, rows in splits.items())}; equivalent: {positive}
+- words a sentence: {min(sizes)} to {max(sizes)}, mean {sum(sizes) / len(sizes):.1f}; distinct words: {distinct}
+- what differs in the pairs that are not equivalent: {changed}
+- accuracy on test of the best threshold of a word-overlap measure, chosen on train: {overlap}
+- accuracy on test of TF-IDF and logistic regression on both sentences: {word_count_accuracy(splits):.1%}
+- test pairs that share half of their 5-word shingles with a training pair: {near_copies(splits):.1%}"""
 
 
 CARD = """# Paraphrase pairs of our own, in the layout of GLUE
