@@ -12,6 +12,9 @@ WORKERS = 2
 # Tests use what is in this folder, whatever the reader's own settings are.
 OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
 
+# Tests that run at the same time share the cores: with more threads than cores they mostly wait for each other.
+SHARE = OMP_NUM_THREADS=$$(( (`getconf _NPROCESSORS_ONLN` + $(WORKERS) - 1) / $(WORKERS) ))
+
 .PHONY: help install-full-finetuning lab test notebooks doctor data lint clean
 
 help:
@@ -29,18 +32,21 @@ help:
 install-full-finetuning: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
-	  echo "No '$(PYTHON)' here. Install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
-	  exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is `"$(PYTHON)" --version 2>&1`." >&2; \
-	  echo "Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
-	  exit 1; }
-	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "'$(PYTHON)' cannot make virtual environments." >&2; \
-	  echo "On Debian and Ubuntu: sudo apt install python3-venv" >&2; \
-	  exit 1; }
-	@"$(BIN)/python" -c 'import pip' 2>/dev/null || "$(PYTHON)" -m venv --clear "$(VENV)"
+	@"$(BIN)/python" -c 'import pip' 2>/dev/null || { \
+	  command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	    echo "There is no '$(PYTHON)' here. Install Python 3.11 to 3.14, or name the one you have:" >&2; \
+	    echo "  make install-full-finetuning PYTHON=python3.12" >&2; \
+	    exit 1; }; \
+	  "$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || { \
+	    echo "Python 3.11 to 3.14 is needed; '$(PYTHON)' is `"$(PYTHON)" --version 2>&1`. Name another one:" >&2; \
+	    echo "  make install-full-finetuning PYTHON=python3.12" >&2; \
+	    exit 1; }; \
+	  "$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu:" >&2; \
+	    echo "  sudo apt install python3-venv" >&2; \
+	    exit 1; }; \
+	  "$(PYTHON)" -m venv --clear "$(VENV)"; \
+	}
 	"$(BIN)/python" -m pip install -c constraints.txt pip
 	"$(BIN)/python" -m pip install -c constraints.txt --group full-finetuning -e .
 	@touch "$(STAMP)"
@@ -51,18 +57,18 @@ lab: $(STAMP)
 	  root="--allow-root"; \
 	  echo "You are root, so every cell will run with root's rights. A normal user is safer."; \
 	fi; \
-	exec "$(BIN)/python" -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url="/lab/tree/$(LESSON)" $$root $(LAB_ARGS)
+	exec "$(BIN)/python" -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/lab/tree/$(LESSON)" $$root $(LAB_ARGS)
 
 test: $(STAMP)
-	$(OFFLINE) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadscope
-	$(OFFLINE) "$(BIN)/python" -m pytest --nbval-lax --nbval-current-env notebooks -n $(WORKERS) --dist loadscope
+	$(OFFLINE) $(SHARE) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadscope
+	$(OFFLINE) $(SHARE) "$(BIN)/python" -m pytest --nbval-lax --nbval-current-env notebooks -n $(WORKERS) --dist loadscope
 
 notebooks: $(STAMP)
 	$(OFFLINE) "$(BIN)/python" notebooks/execute.py
 
 # Needs nothing installed: outside .venv it uses $(PYTHON) and says what is missing.
 doctor:
-	@if [ -x "$(BIN)/python" ]; then "$(BIN)/python" helpers/doctor.py; else "$(PYTHON)" helpers/doctor.py; fi
+	@if [ -x "$(BIN)/python" ]; then "$(BIN)/python" -m helpers.doctor; else "$(PYTHON)" -m helpers.doctor; fi
 
 data: $(STAMP)
 	"$(BIN)/python" data/build/build.py
