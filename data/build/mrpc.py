@@ -37,7 +37,7 @@ def changes(facts: dict, other: dict) -> list[tuple[str, str, dict]]:
     """All single changes of the facts, as (kind, name, changed facts), with new values taken from `other`."""
     found = []
     for name in facts:
-        if name in ("s", "t"):  # a surname changes with its first name
+        if name in ("s", "t", "r", "u"):  # a surname changes with its first name; who reports it is no part of an event
             continue
         together = next((pair for pair in PEOPLE if name in pair), (name,))
         changed = facts | {key: other[key] for key in together}

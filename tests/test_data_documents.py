@@ -1,0 +1,69 @@
+"""data/documents.csv is unbalanced on purpose, no key word solves it, and it is rebuilt byte for byte."""
+
+import csv
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "data" / "documents.csv"
+
+
+@pytest.fixture(scope="module")
+def builder():
+    sys.path.insert(0, str(ROOT / "data" / "build"))
+    yield importlib.import_module("documents")
+    sys.path.remove(str(ROOT / "data" / "build"))
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[tuple[str, str]]:
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return [(row["text"], row["label"]) for row in csv.DictReader(file, strict=True)]
+
+
+def test_classes_are_unbalanced(rows):
+    counts = Counter(label for _, label in rows)
+    assert len(rows) >= 600
+    assert set(counts) == {"legal", "medical", "financial", "technical", "news", "personal"}
+    assert max(counts.values()) >= 4 * min(counts.values())
+
+
+def test_file_is_plain_and_shuffled(rows):
+    content = FILE.read_bytes()
+    assert content.startswith(b"text,label\n") and content.endswith(b"\n") and b"\r" not in content
+    # A file sorted by label would have one run a class.
+    assert sum(a[1] != b[1] for a, b in itertools.pairwise(rows)) > len(rows) / 2
+
+
+def test_texts_are_whole_and_occur_once(rows):
+    assert len({text for text, _ in rows}) == len(rows)
+    for text, _ in rows:
+        assert 25 <= len(text.split()) <= 120, text
+        assert text[0] in "“" or not text[0].islower(), text
+        assert text[-1] in ".?!”", text
+        assert text.count("“") == text.count("”"), text
+        assert not re.search(r"[{}<>|¶]|  |\.\.|\ba [aeio]\w", text), text
+
+
+def test_word_counts_learn_it_but_do_not_solve_it(rows, builder):
+    assert 0.75 <= builder.macro_f1(rows) <= 0.95
+
+
+def test_no_key_word_marks_a_class(rows):
+    # The word that the class is named after, or would be looked for, turns up in other classes, too.
+    for word, own in {"court": "legal", "doctor": "medical", "bank": "financial", "manual": "technical"}.items():
+        found = Counter(label for text, label in rows if re.search(rf"\b{word}\b", text.lower()))
+        assert sum(found.values()) - found[own] > found[own], word
+
+
+def test_rebuild_gives_the_same_bytes(tmp_path):
+    program = ROOT / "data" / "build" / "documents.py"
+    subprocess.run([sys.executable, program, "--output", tmp_path / "d.csv"], check=True, capture_output=True)
+    assert (tmp_path / "d.csv").read_bytes() == FILE.read_bytes()
