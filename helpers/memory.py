@@ -128,6 +128,7 @@ class Architecture:
     attention_dropout: float
     hidden_dropout: float
     attention_bias: bool
+    unfused_gelu: bool
     num_labels: int
 
     @property
@@ -235,6 +236,8 @@ def read_config(config) -> Architecture:
         attention_dropout=first("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout", default=dropout),
         hidden_dropout=first("resid_pdrop", "hidden_dropout_prob", "dropout", default=dropout),
         attention_bias=first("attention_bias", default=model_type == "qwen2") or not gated,
+        unfused_gelu=first("activation_function", "hidden_act", "activation", default="gelu_new" if model_type == "gpt2"
+                           else "gelu") == "gelu_new",
         num_labels=len(labels) if labels else first("num_labels", default=2),
     )
     for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"):
@@ -366,103 +369,142 @@ def _size(size: float) -> str:
     return f"{size / scale:,.2f} {unit}" if size else "-"
 
 
-@dataclass
-class _Block:
-    """One block's tensors: bytes per token that autograd keeps, and its operations in forward order."""
+@dataclass(frozen=True)
+class _Operation:
+    """One operation of a block: what its derivative needs, and what is in flight while the derivative is computed."""
 
-    kept: dict[str, float]
-    operations: list[tuple[str, tuple[str, ...], float]]  # name, what it keeps, bytes/token of gradients in flight
-
-    def total(self) -> float:
-        return sum(self.kept[name] for name in {name for _, keeps, _ in self.operations for name in keeps})
-
-    def backward_peak(self) -> float:
-        """Most bytes per token during the block's backward: what is still kept, and the gradients in flight."""
-        peaks = []
-        for position, (_, _, flow) in enumerate(self.operations):
-            alive = {name for _, keeps, _ in self.operations[: position + 1] for name in keeps}
-            peaks.append(sum(self.kept[name] for name in alive) + flow)
-        return max(peaks)
+    name: str
+    keeps: dict[str, float]  # tensor: bytes per token; operations that keep the same tensor share it
+    flow: float = 0.0  # bytes per token of gradients going in and out
+    gradient: int = 0  # bytes of the weights' gradients that it produces
 
 
-def _block(a: Architecture, tokens_per_row: int, precision: str, math_attention: bool, gpu: bool) -> _Block:
-    """What autograd keeps of one block of the modelling code of transformers 5, operation by operation.
+def _block(a: Architecture, length: int, precision: str, attention: str, gpu: bool, padded: bool,
+           adapters: dict[str, int] | None = None) -> list[_Operation]:  # fmt: skip
+    """The operations of one block in the modelling code of transformers 5, in forward order.
 
-    An operation keeps what its derivative needs: a linear layer its input, a softmax or a tanh its output, a product
-    both factors, dropout its mask.
+    An operation keeps what its derivative needs: a linear layer its input (unless it is frozen), a softmax or a tanh
+    its output, a product both factors, dropout its mask. `adapters` gives the LoRA rank of each adapted linear layer;
+    None means that everything is trained.
     """
-    d, f, h, s = a.hidden_size, a.intermediate_size, a.num_attention_heads, tokens_per_row
+    d, f, h = a.hidden_size, a.intermediate_size, a.num_attention_heads
     q, kv = h * a.head_dim, a.num_key_value_heads * a.head_dim
-    e = 4 if precision == "fp32" else 2  # bytes of an activation
-    r = 2 if precision == "pure-bf16" else 4  # bytes of the residual stream
     autocast = precision in ("bf16", "fp16")
-    mask = 1 if gpu else e  # CUDA keeps one byte for each element of a dropout mask, the CPU a number
-    attention_dropout, dropout = a.attention_dropout > 0, a.hidden_dropout > 0
+    e = 4 if precision == "fp32" else 2  # bytes of an activation
+    r = 2 if precision == "pure-bf16" else 4  # bytes of the residual stream, and of a weight
+    trained, adapters = adapters is None, adapters or {}
+    sizes = a.block_linears()
 
-    kept: dict[str, float] = {"log-sum-exp": 4 * h, "attention output": e * q}
-    if math_attention:
-        softmax = 4 if (autocast or a.gated) else e  # softmax runs in fp32 under autocast, and always in Llama's code
-        kept["softmax"] = h * s * softmax
-        kept["softmax, low precision"] = h * s * e if softmax != e and not attention_dropout else 0
-        kept["attention dropout"] = h * s * (e + mask) if attention_dropout else 0
-        attention = ("softmax", "softmax, low precision", "attention dropout")
-        attention_flow = 2 * h * s * softmax
-    else:
-        attention, attention_flow = ("attention output", "log-sum-exp"), e * 2 * (q + kv)
+    def linear(name, source, flow):
+        inputs, outputs, bias = sizes[name]
+        rank = adapters.get(name, 0)
+        if trained:
+            copied = autocast and source.startswith("norm")  # each layer casts the fp32 output of a norm for itself
+            return _Operation(name, {f"{source} for {name}" if copied else source: e * inputs}, flow,
+                              r * (inputs * outputs + outputs * bias))  # fmt: skip
+        if rank:  # the adapter has fp32 weights and keeps its own copy of the input, and of its inner features
+            copy = e if autocast else 4
+            source = source if copy == e and not autocast else f"{source} for {name}"
+            return _Operation(name, {source: copy * inputs, f"adapter of {name}": copy * rank}, flow,
+                              4 * rank * (inputs + outputs))  # fmt: skip
+        return _Operation(name, {}, flow)
+
+    def dropout(name, width, size=e):
+        mask = width * (1 if gpu else size)  # CUDA keeps one byte for each element, the CPU a number
+        return [_Operation(name, {name: mask}, 2 * size * width)] if a.hidden_dropout else []
+
+    def layer_norm(name):
+        return _Operation(name, {f"input of {name}": r * d, f"statistics of {name}": 8}, 3 * r * d)
+
+    def rms_norm(name):  # written out in fp32: keeps its input and, for its weight, the normalised input
+        return _Operation(name, {f"input of {name}": 4 * d, f"statistics of {name}": 4,
+                                 f"normalised {name}": r * d if trained else 0}, 12 * d)  # fmt: skip
+
+    def attend():
+        m = 4 if attention == "math" else e  # torch's unfused attention computes in fp32 on the CPU
+        if attention == "fused":
+            repeated = padded and kv != q  # with a mask, grouped heads are repeated
+            kept = {"q, k, v": e * (3 * q if repeated else q + 2 * kv), "attention output": e * q, "log-sum-exp": 4 * h,
+                    "additive mask": e * length if padded else 0}  # fmt: skip
+            return [_Operation("attention", kept, e * 2 * (q + kv) + r * d)]
+        scores = h * length
+        # softmax runs in fp32 in Llama's code, under CUDA's autocast, and where an fp32 mask was added to the scores
+        probabilities = 4 if a.gated or (autocast and (gpu or a.is_decoder or padded)) else m
+        weighted = {"v": m * q}
+        if a.attention_dropout:
+            weighted["dropped probabilities"] = scores * m
+        elif probabilities != m:
+            weighted["rounded probabilities"] = scores * m
+        steps = [
+            _Operation("scores", {"q, k": m * 2 * q}, probabilities * scores + m * 3 * q + r * d),
+            _Operation("softmax", {"probabilities": scores * probabilities}, 2 * probabilities * scores + r * d),
+            _Operation("weighted sum", weighted, max(m, probabilities) * scores + m * 2 * q + r * d),
+        ]
+        if a.attention_dropout:
+            mask = {"probabilities dropped": scores * (1 if gpu else m)}
+            steps.insert(2, _Operation("dropout", mask, 2 * probabilities * scores + r * d))
+        return steps
+
+    def gelu():
+        if not a.unfused_gelu:
+            return [_Operation("gelu", {"input of gelu": e * f}, 2 * e * f + r * d)]
+        # x, 0.5 x, tanh and 1 + tanh; CUDA's autocast computes x ** 3, and so the rest, in fp32
+        widened = autocast and gpu
+        return [_Operation("gelu", {"four factors of gelu": (14 if widened else 4 * e) * f},
+                           (12 if widened else 3 * e) * f + r * d)]  # fmt: skip
 
     if a.model_type == "gpt2":
-        gelu = 14 if autocast and gpu else 4 * e  # x, 0.5x, tanh, 1 + tanh; on CUDA autocast computes x**3 in fp32
-        kept |= {"residual": r * d, "ln_1": e * d, "q, k, v": e * 3 * d, "attention mask": mask * d * dropout,
-                 "residual 2": r * d, "ln_2": e * d, "gelu": gelu * f, "gelu output": e * f,
-                 "mlp mask": mask * d * dropout}  # fmt: skip
-        operations = [
-            ("ln_1", ("residual",), 2 * r * d),
-            ("c_attn", ("ln_1",), e * 4 * d),
-            ("attention", ("q, k, v", *attention), attention_flow),
-            ("attn.c_proj", ("attention output",), e * 2 * d),
-            ("dropout", ("attention mask",), e * d),
-            ("ln_2", ("residual 2",), 2 * r * d),
-            ("c_fc", ("ln_2",), e * (f + d)),
-            ("gelu", ("gelu",), e * 3 * f),
-            ("mlp.c_proj", ("gelu output",), e * (f + d)),
-            ("dropout", ("mlp mask",), e * d),
+        return [
+            layer_norm("norm 1"),
+            linear("c_attn", "norm 1 output", e * 4 * d + r * d),
+            *attend(),
+            linear("attn.c_proj", "attention output", e * 2 * d + r * d),
+            *dropout("attention mask", d),
+            layer_norm("norm 2"),
+            linear("c_fc", "norm 2 output", e * (f + d) + r * d),
+            *gelu(),
+            linear("mlp.c_proj", "mlp", e * (f + d) + r * d),
+            *dropout("mlp mask", d),
         ]
-    elif a.gated:
-        norm = {"fp32": 12, "pure-bf16": 8}.get(precision, 10)
-        kv_kept = q if math_attention else kv
-        kept |= {"norm 1": (norm - e) * d, "norm 1 output": e * d, "q": e * q, "k": e * kv_kept, "v": e * kv_kept,
-                 "norm 2": (norm - e) * d, "norm 2 output": e * d, "gate": 3 * e * f, "mlp": e * f}  # fmt: skip
-        operations = [
-            ("norm 1", ("norm 1",), 2 * r * d),
-            *[(name, ("norm 1 output",), e * (q + d)) for name in ("q_proj", "k_proj", "v_proj")],
-            ("attention", ("q", "k", "v", *attention), attention_flow),
-            ("o_proj", ("attention output",), e * (q + d)),
-            ("norm 2", ("norm 2",), 2 * r * d),
-            *[(name, ("norm 2 output",), e * (f + d)) for name in ("gate_proj", "up_proj")],
-            ("gate", ("gate",), e * 2 * f),
-            ("down_proj", ("mlp",), e * (f + d)),
+    if a.gated:
+        return [
+            rms_norm("norm 1"),
+            *[linear(name, "norm 1 output", e * (q + 2 * kv + d) + r * d) for name in ("q_proj", "k_proj", "v_proj")],
+            *attend(),
+            linear("o_proj", "attention output", e * (q + d) + r * d),
+            rms_norm("norm 2"),
+            *[linear(name, "norm 2 output", e * (2 * f + d) + r * d) for name in ("gate_proj", "up_proj")],
+            _Operation("silu", {"gate": e * f}, 3 * e * f + r * d),
+            _Operation("product", {"silu of gate": e * f, "up": e * f}, 3 * e * f + r * d),
+            linear("down_proj", "mlp", e * (f + d) + r * d),
         ]
-    else:
-        names = list(a.block_linears())
-        copies = 3 if autocast else 1  # under autocast q, k and v each make their own half-precision copy of the input
-        kept |= {"input": e * d * copies, "q": e * d, "k": e * d, "v": e * d, "attention mask": mask * d * dropout,
-                 "residual": r * d, "norm 1": e * d, "gelu": e * f, "gelu output": e * f,
-                 "mlp mask": mask * d * dropout, "residual 2": r * d}  # fmt: skip
-        if a.model_type == "distilbert":
-            kept["attention mask"] = 0
-        operations = [
-            *[(name, ("input",), e * 2 * d) for name in names[:3]],
-            ("attention", ("q", "k", "v", *attention), attention_flow),
-            (names[3], ("attention output",), e * 2 * d),
-            ("dropout", ("attention mask",), e * d),
-            ("norm 1", ("residual",), 2 * r * d),
-            (names[4], ("norm 1",), e * (f + d)),
-            ("gelu", ("gelu",), e * 2 * f),
-            (names[5], ("gelu output",), e * (f + d)),
-            ("dropout", ("mlp mask",), e * d),
-            ("norm 2", ("residual 2",), 2 * r * d),
-        ]
-    return _Block(kept, operations)
+    query, key, value, attended, inner, outer = sizes
+    return [
+        *[linear(name, "norm 2 output before", e * 4 * d + r * d) for name in (query, key, value)],
+        *attend(),
+        linear(attended, "attention output", e * 2 * d + r * d),
+        *(dropout("attention mask", d) if a.model_type != "distilbert" else []),
+        layer_norm("norm 1"),
+        linear(inner, "norm 1 output", e * (f + d) + r * d),
+        *gelu(),
+        linear(outer, "mlp", e * (f + d) + r * d),
+        *dropout("mlp mask", d),
+        layer_norm("norm 2"),
+    ]
+
+
+def _kept(operations: list[_Operation]) -> float:
+    """Bytes per token that autograd keeps of these operations, each tensor once."""
+    return sum({name: size for operation in operations for name, size in operation.keeps.items()}.values())
+
+
+def _backward_peak(operations: list[_Operation], tokens: int) -> float:
+    """Most bytes during a block's backward pass: kept tensors, gradients in flight, and weights' gradients so far."""
+    peak = weights = 0.0
+    for position in range(len(operations) - 1, -1, -1):
+        weights += operations[position].gradient
+        peak = max(peak, tokens * (_kept(operations[: position + 1]) + operations[position].flow) + weights)
+    return peak
 
 
 def _check(a: Architecture, settings: dict) -> None:
@@ -490,9 +532,33 @@ def _check(a: Architecture, settings: dict) -> None:
             raise ValueError(f"{a.name} has no linear layer {unknown[0]!r}; choose from {', '.join(sorted(linears))}")
 
 
-# PEFT's own defaults
+def _optimizer(a, optim, gradients, trainable, full, r, gpu, task) -> tuple[float, float]:
+    """Bytes of the optimizer's state, and of its temporaries within `step()`."""
+    w = r if full else 4
+    matrices = [(i, o) for i, o, _ in a.block_linears().values()]
+    table = a.vocab_size * a.hidden_size
+    largest = max([table] + [i * o for i, o in matrices]) if full else 0
+    if optim == "sgd":
+        return 0, 0
+    if optim == "adamw_torch_fused":
+        return 2 * gradients, 0
+    if optim == "adamw_torch_foreach" or (optim == "adamw_torch" and gpu):
+        return 2 * gradients, gradients
+    if optim in ("adamw_torch", "adamw_torch_forloop"):
+        return 2 * gradients, 2 * largest * w
+    if optim == "adamw_8bit":  # two bytes a parameter and two fp32 scales for each 256
+        return trainable * 2 * (1 + 4 / 256), 0 if gpu else 20 * largest
+    in_blocks = a.num_hidden_layers * sum(i * o for i, o in matrices)
+    if optim == "muon":  # one momentum for the blocks' matrices, AdamW for the rest
+        return 2 * gradients - in_blocks * w, 3 * w * max(i * o for i, o in matrices)
+    rows = a.num_hidden_layers * sum(i + o for i, o in matrices) + a.vocab_size + a.hidden_size
+    return 4 * rows, 8 * largest  # Adafactor: a sum for each row and column
+
+
+# PEFT's defaults; it has none for DistilBERT
 _LORA_TARGETS = {"gpt2": ("c_attn",), "bert": ("query", "value"), "roberta": ("query", "value"),
-                 "distilbert": ("q_lin", "v_lin")}  # fmt: skip
+                 "distilbert": ("q_lin", "v_lin"), "llama": ("q_proj", "v_proj"), "mistral": ("q_proj", "v_proj"),
+                 "qwen2": ("q_proj", "v_proj")}  # fmt: skip
 
 
 def estimate(
@@ -510,6 +576,7 @@ def estimate(
     lora_target_modules: tuple[str, ...] | None = None,
     num_gpus: int = 1,
     sharding: str = "ddp",
+    padded: bool = False,
     device: str = "cuda",
 ) -> MemoryEstimate:
     """Predicts the peak memory of a training step in closed form, for one device. Needs no torch.
@@ -535,7 +602,7 @@ def estimate(
     """
     a = read_config(config)
     task = task or ("causal-lm" if a.is_decoder else "sequence-classification")
-    targets = tuple(lora_target_modules or _LORA_TARGETS.get(a.model_type, ("q_proj", "v_proj")))
+    targets = tuple(lora_target_modules or _LORA_TARGETS[a.model_type])
     settings = {
         "per_device_train_batch_size": per_device_train_batch_size, "sequence_length": sequence_length, "task": task,
         "precision": precision, "attn_implementation": attn_implementation, "optim": optim, "method": method, "lora_rank": lora_rank,
@@ -545,59 +612,86 @@ def estimate(
     gpu = device == "cuda"
     tokens = per_device_train_batch_size * sequence_length
     layers, d, v = a.num_hidden_layers, a.hidden_size, a.vocab_size
-    parameters = a.parameters(task)
-    w = 2 if precision == "pure-bf16" else 4  # bytes of a weight
-    r = w  # the residual stream has the type of the weights
+    autocast = precision in ("bf16", "fp16") and method != "qlora"
+    r = 2 if precision == "pure-bf16" or method == "qlora" else 4  # bytes of a weight and of the residual stream
+    e = 4 if precision == "fp32" else 2  # bytes of an activation
+    full = method == "full"
+    generates = task in ("causal-lm", "masked-lm")
 
-    # weights, gradients, optimizer state
-    weights, trainable = parameters * w, parameters
-    if method != "full":
-        linears = a.block_linears()
-        adapted = [shape for name, shape in linears.items() if name in targets or name.rsplit(".")[-1] in targets]
-        trainable = layers * sum(lora_rank * (i + o) for i, o, _ in adapted)
-        if method == "qlora":
-            in_four_bits = layers * sum(i * o for i, o, _ in linears.values())
-            w = 2  # the rest of the base model is loaded in bf16
-            weights = (parameters - in_four_bits) * w + int(in_four_bits * (0.5 + 1 / 64 + 4 / (64 * 256)))
+    # Weights, gradients, optimizer state
+    groups, parameters, linears = a.parameter_groups(task), a.parameters(task), a.block_linears()
+    adapters = None if full else {name: lora_rank for name in linears if {name, name.rsplit(".")[-1]} & set(targets)}
+    in_linears = sum(inputs * outputs for inputs, outputs, _ in linears.values())  # of one block
+    weights, trainable = parameters * r, parameters
+    gradients = trainable * r
+    if not full:
+        trainable = layers * sum(lora_rank * sum(linears[name][:2]) for name in adapters)
+        if task == "sequence-classification":  # PEFT trains a copy of the module called classifier or score
+            trainable += groups["head"] if a.model_type == "roberta" else a.num_labels * (d + (not a.is_decoder))
         weights += trainable * 4
-    gradients = trainable * (w if method == "full" else 4)
-    state = {"sgd": 0, "adamw_8bit": trainable * 2 * (1 + 4 / 256), "adafactor": 0, "muon": trainable * w}.get(
-        optim, 2 * gradients
-    )
-    foreach = optim == "adamw_torch_foreach" or (optim == "adamw_torch" and gpu)
-    largest = max([v * d, *(i * o for i, o, _ in a.block_linears().values())])
-    optimizer_temporary = {"adamw_torch_fused": 0, "sgd": 0, "adamw_8bit": 0}.get(optim, 2 * largest * w)
-    if foreach:
-        optimizer_temporary = gradients
+        gradients = trainable * 4
+    if method == "qlora":  # NF4: half a byte, a scale in 8 bits for 64 weights, a second one in 32 bits for 256 scales
+        weights += int(layers * in_linears * (0.5 + 1 / 64 + 4 / (64 * 256) - r))
+    state, optimizer_temporary = _optimizer(a, optim, gradients, trainable, full, r, gpu, task)
 
-    # activations
-    math_attention = attn_implementation == "eager"
-    if attn_implementation == "sdpa" and not gpu:
-        math_attention = a.attention_dropout > 0  # the CPU's fast attention has no dropout
-    block = _block(a, sequence_length, precision, math_attention, gpu)
-    one_block, recomputed = tokens * block.total(), tokens * block.backward_peak()
-    ends = tokens * d * (3 * r if a.gated else 2 * r)
-    kept = (layers * tokens * d * r if activation_checkpointing else layers * one_block) + ends
-    logits = 12 * tokens * v if task in ("causal-lm", "masked-lm") else 0
-    half_copies = 2 * parameters if precision in ("bf16", "fp16") and method == "full" else 0
-    batch = tokens * 8 * (2 if task != "sequence-classification" else 1)
+    # Activations
+    attention = "eager" if attn_implementation == "eager" else "fused"
+    if attn_implementation == "sdpa" and not gpu and a.attention_dropout:
+        attention = "math"  # the CPU's fused attention has no dropout
+    if attn_implementation == "sdpa" and gpu and e == 4 and not padded and a.num_key_value_heads != a.num_attention_heads:
+        attention = "math"  # CUDA's fused fp32 attention has no grouped heads
+    operations = _block(a, sequence_length, "pure-bf16" if method == "qlora" else precision, attention, gpu, padded,
+                        adapters)  # fmt: skip
+    one_block = tokens * _kept(operations)
+    first_block = one_block
+    if not full:  # nothing before the first adapter needs a gradient
+        first_adapter = next(i for i, operation in enumerate(operations) if operation.name in adapters)
+        first_block -= tokens * _kept(operations[:first_adapter])
+    block_input = tokens * d * r
+    backward = _backward_peak(operations, tokens)
+    # before the blocks: BERT's norm, dropout's mask; after them: the final norm and what the head reads
+    front = (0 if a.is_decoder else d * r + 8) + (d * (1 if gpu else r) if a.hidden_dropout else 0)
+    front = front if full else 0
+    read = d * e if full or not generates else 0  # by the head, if that is trained
+    end = d * (4 + (r if full else 0)) + 4 + read if a.gated else d * r + 8 + read
+    if not a.is_decoder:
+        end = d * (3 * e + r) if task == "masked-lm" else d * r
+    front, end = tokens * front, tokens * end
+    kept = front + end + (layers * block_input if activation_checkpointing else first_block + (layers - 1) * one_block)
+    head_gradient = v * d * r if generates and full else 0
+    logits = 0
+    if generates:  # log-softmax and two gradients in fp32; then the gradient in half precision and the head's own
+        l = 2 if task == "masked-lm" and precision == "pure-bf16" else 4  # causal models widen their logits to fp32
+        logits = max(3 * l * tokens * v, (l + (e if e == 2 else 0)) * tokens * v + head_gradient)
+    block_casts, head_casts = (2 * in_linears, 2 * v * d * generates) if autocast else (0, 0)
+    casts = layers * block_casts + head_casts
+    batch = tokens * 8 * ((2 if generates else 1) + (1 if padded else 0))
 
-    # several processes
-    share = {"weights": sharding in ("zero3", "fsdp"), "gradients": sharding in ("zero2", "zero3", "fsdp"),
-             "state": sharding != "ddp"}  # fmt: skip
+    # Several processes
     if num_gpus > 1:
-        weights = weights // num_gpus if share["weights"] else weights
-        gradients = gradients // num_gpus if share["gradients"] else gradients
-        state = state / num_gpus if share["state"] else state
+        if sharding in ("zero3", "fsdp"):
+            weights /= num_gpus
+        if sharding in ("zero2", "zero3", "fsdp"):
+            gradients /= num_gpus
+        if sharding != "ddp":
+            state /= num_gpus
 
-    transient = max(0.0, recomputed - one_block)
     fixed = {"weights": weights, "optimizer state": state, "batch": batch}
-    rest = one_block if activation_checkpointing else 0
+    tied = generates and a.tie_word_embeddings
+    made_last = r * (groups["embeddings"] - (v * d if tied else 0)) if full else 0  # the embeddings' gradients
+    made_before = gradients - made_last - sum(operation.gradient for operation in operations)
+    half = "weights in half precision"
     instants = {
-        "loss": fixed | {"weights in half precision": half_copies, "activations": kept, "temporaries": logits},
-        "last block": fixed | {"weights in half precision": half_copies, "activations": kept + rest,
-                               "temporaries": transient + (v * d * w if task == "causal-lm" else 0)},
-        "first block": fixed | {"gradients": gradients, "activations": one_block, "temporaries": transient},
+        "loss": fixed | {half: head_casts if activation_checkpointing else casts, "activations": kept,
+                         "temporaries": logits or tokens * d * (2 * r + e)},
+        "last block": fixed | {half: block_casts if activation_checkpointing else casts - head_casts,
+                               "gradients": head_gradient,
+                               "activations": kept - end + (one_block if activation_checkpointing else 0),
+                               "temporaries": backward - one_block},
+        "first block": fixed | {half: block_casts, "gradients": made_before, "activations": front + one_block,
+                                "temporaries": backward - one_block},
+        "embeddings": fixed | {"gradients": gradients, "activations": front,
+                               "temporaries": 2 * head_gradient if tied else 0},
         "optimizer step": fixed | {"gradients": gradients, "temporaries": optimizer_temporary},
     }  # fmt: skip
     instants = {name: {part: math.ceil(size) for part, size in parts.items()} for name, parts in instants.items()}
@@ -704,11 +798,17 @@ def measure(step) -> Measurement:
     return Measurement(peak, time.perf_counter() - start, device, result)
 
 
-def _tracker(existing=(), round_to: int = 1):
+# What bitsandbytes' AdamW holds in its CPU kernel, out of the tracker's sight, in bytes for each element it updates:
+# two states, the gradient, a square root and a quotient in fp32. Its CUDA kernel holds nothing.
+_CPU_WORKSPACE = {"bitsandbytes.optimizer_update_8bit_blockwise.default": 20}
+
+
+def _tracker(existing=(), cuda: bool = False):
     """A dispatch mode that sees every tensor operation and adds up the storages that are alive, as `current`, `peak`.
 
     `existing` are tensors from before: when the run first touches one, it turns out to have counted from the start.
     """
+    round_to = 512 if cuda else 1  # CUDA's allocator hands out multiples of 512 bytes
     import weakref
 
     import torch
@@ -752,9 +852,10 @@ def _tracker(existing=(), round_to: int = 1):
             if self.current > self.peak:
                 self.start_phase()
 
-        def start_phase(self):
+        def start_phase(self, workspace=0):
             """Forgets the peak so far: the next one is looked for from here."""
-            self.peak, self.parts = self.current, dict(self.kinds)
+            self.peak, self.parts = self.current + workspace, dict(self.kinds)
+            self.parts[None] = self.parts.get(None, 0) + workspace
 
         def remove(self, key):
             _, size, kind = self.alive.pop(key)
@@ -763,6 +864,9 @@ def _tracker(existing=(), round_to: int = 1):
 
         def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
             self.add((arguments, keywords))
+            workspace = 0 if cuda else _CPU_WORKSPACE.get(str(function), 0)
+            if workspace and self.current + workspace * arguments[1].numel() > self.peak:
+                self.start_phase(workspace * arguments[1].numel())
             result = function(*arguments, **(keywords or {}))
             self.add(result)
             return result
@@ -812,20 +916,20 @@ def trace(
     start = time.perf_counter()
     if method == "qlora":
         raise ValueError("trace() cannot follow 4-bit weights on fake tensors; use estimate() or measure()")
+    if not isinstance(model, torch.nn.Module):
+        with torch.device("meta"):
+            model = build_model(model, task=task, precision=precision, attn_implementation=attn_implementation,
+                                method=method, lora_rank=lora_rank, lora_target_modules=lora_target_modules)  # fmt: skip
     # On fake tensors transformers cannot see that a batch is not packed, and would build a mask that no real one has.
     unpacked = patch.object(transformers.masking_utils, "find_packed_sequence_indices", lambda *_, **__: None)
     kernels = _cuda_kernels() if device == "cuda" else contextlib.nullcontext()
-    with FakeTensorMode(), unpacked, kernels:
-        if isinstance(model, torch.nn.Module):
-            model = _fake_copy(model)
-        else:
-            model = build_model(model, task=task, precision=precision, attn_implementation=attn_implementation,
-                                method=method, lora_rank=lora_rank, lora_target_modules=lora_target_modules)  # fmt: skip
+    with FakeTensorMode(allow_non_fake_inputs=True), unpacked, kernels:
+        model = _fake_copy(model)
         if activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         batch = build_batch(model, per_device_train_batch_size, sequence_length, padded)
         optimizers = build_optimizers(model, optim)
-        tracker = _tracker(round_to=512 if device == "cuda" else 1)  # CUDA's allocator hands out multiples of 512 bytes
+        tracker = _tracker(cuda=device == "cuda")
         tracker.add([*model.parameters(), *model.buffers()], "weights")
         tracker.add(batch, "batch")
         for parameter in model.parameters():
@@ -895,8 +999,9 @@ def build_model(
         import peft
 
         kinds = {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}
+        targets = lora_target_modules or _LORA_TARGETS.get(config.model_type)
         model = peft.get_peft_model(model, peft.LoraConfig(
-            r=lora_rank, target_modules=lora_target_modules and list(lora_target_modules), task_type=kinds.get(task),
+            r=lora_rank, target_modules=targets and list(targets), task_type=kinds.get(task),
         ))  # fmt: skip
     return model.train()
 
@@ -929,8 +1034,10 @@ def build_optimizers(model, optim) -> list:
         return [Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)]
     if optim == "adamw_8bit":
         from bitsandbytes.optim import AdamW8bit
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-        return [AdamW8bit(parameters, lr=1e-4)]
+        with unset_fake_temporarily():  # its quantisation tables are made of numbers, not sizes
+            return [AdamW8bit(parameters, lr=1e-4)]
     if optim == "muon":  # embeddings, the head, norms and biases stay with AdamW
         ends = {model.get_input_embeddings().weight, getattr(model.get_output_embeddings(), "weight", None)}
         matrices = [p for p in parameters if p.ndim == 2 and p not in ends]
