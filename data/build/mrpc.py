@@ -24,7 +24,7 @@ PEOPLE = [("p", "s"), ("q", "t")]
 # What the names of facts in events.txt mean when they change, and how often each kind of change is wanted.
 KINDS = {"n": "number", "m": "number", "score": "number", "turn": "opposite", "whether": "negation"}
 KINDS |= dict.fromkeys(("p", "q", "a", "b", "org"), "who")
-WEIGHTS = {"number": 18, "who": 24, "opposite": 70, "negation": 90, "detail": 13}
+WEIGHTS = {"number": 24, "who": 30, "opposite": 70, "negation": 100, "detail": 9}
 
 
 def draw_facts(grammar: Grammar, rng: Random, event: str) -> dict:
