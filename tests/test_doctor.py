@@ -52,6 +52,13 @@ def test_recommends_a_profile_with_its_reason(machine, profile, because):
     assert because in reason
 
 
+def test_setup_says_what_the_doctor_asks_for():
+    table = (ROOT / "SETUP.md").read_text(encoding="utf-8")
+    assert f"{doctor.LAPTOP_MEMORY / GB:.0f} GB of free memory" in table
+    gpu, pretraining = doctor.FULL_GPU / GB, doctor.FULL_GPU_PRETRAINING / GB
+    assert f"GPU with {gpu:.0f} GB ({pretraining:.0f} GB for pretraining)" in table
+
+
 def test_recommended_profiles_exist():
     profiles = tomllib.loads((ROOT / "helpers" / "profiles.toml").read_text(encoding="utf-8"))
     assert {"reduced", "laptop", "full"} <= profiles.keys()
