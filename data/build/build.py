@@ -1,7 +1,7 @@
 """Rebuilds everything under data/: the texts byte for byte, the checkpoints to the same evaluation loss.
 
-    python data/build/build.py                 texts and checkpoints (about half an hour on two cores)
-    python data/build/build.py --texts-only    the texts alone (about a minute)
+python data/build/build.py                 texts and checkpoints (about half an hour on two cores)
+python data/build/build.py --texts-only    the texts alone (about a minute)
 """
 
 import argparse

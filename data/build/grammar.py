@@ -104,8 +104,9 @@ class Grammar:
             elif rule in self.fields:
                 values = [value.strip() for value in line.split("|")]
                 if len(values) != len(self.fields[rule]):
-                    raise ValueError(f"{path.name}:{number}: {len(values)} fields, [{rule}] has {len(self.fields[rule])}")
-                self.rules[rule].append(dict(zip(self.fields[rule], values)))
+                    wanted = ", ".join(self.fields[rule])
+                    raise ValueError(f"{path.name}:{number}: {len(values)} fields, but [{rule}] has {wanted}")
+                self.rules[rule].append(dict(zip(self.fields[rule], values, strict=True)))
             else:
                 self.rules[rule].append(line)
 

@@ -1,7 +1,7 @@
 """Writes data/openwebtext: short articles from the topic grammars in `grammars/articles/`, shuffled into shards.
 
-    python data/build/openwebtext.py                          writes the corpus
-    python data/build/openwebtext.py --topic garden           prints two articles and the figures of one topic
+python data/build/openwebtext.py                          writes the corpus
+python data/build/openwebtext.py --topic garden           prints two articles and the figures of one topic
 """
 
 import argparse

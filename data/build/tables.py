@@ -26,7 +26,9 @@ def write_parquet(path: Path, columns: dict[str, list], class_names: list[str] |
     pq.write_table(pa.table(columns, schema=features.arrow_schema), path, compression="zstd", row_group_size=1000)
 
 
-def write_card(folder: Path, config_name: str, splits: dict[str, str], class_names: list[str] | None, body: str) -> None:
+def write_card(
+    folder: Path, config_name: str, splits: dict[str, str], class_names: list[str] | None, body: str
+) -> None:
     """Writes `folder/README.md`: the front matter that `load_dataset(folder)` reads, then `body`.
 
     `splits` maps a split to its file pattern. The digest in `description` changes with the data, and with it
