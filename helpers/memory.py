@@ -24,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 TASKS = ("causal-lm", "masked-lm", "sequence-classification")
@@ -356,7 +356,7 @@ class MemoryEstimate:
 # Okabe and Ito's palette: distinguishable with any colour vision.
 _COLOURS = {
     "weights": "#0072B2", "optimizer state": "#E69F00", "batch": "#999999", "weights in half precision": "#56B4E9",
-    "gradients": "#009E73", "activations": "#D55E00", "temporaries": "#CC79A7",
+    "gradients": "#009E73", "activations": "#D55E00", "temporaries": "#CC79A7", "gathered, buckets": "#F0E442",
 }  # fmt: skip
 
 
@@ -394,6 +394,7 @@ def _block(a: Architecture, length: int, precision: str, attention: str, gpu: bo
     r = 2 if precision == "pure-bf16" else 4  # bytes of the residual stream, and of a weight
     trained, adapters = adapters is None, adapters or {}
     sizes = a.block_linears()
+    out = e * d if a.hidden_dropout else 0  # without dropout, a branch's gradient is the residual stream's own
 
     def linear(name, source, flow):
         inputs, outputs, bias = sizes[name]
@@ -458,12 +459,12 @@ def _block(a: Architecture, length: int, precision: str, attention: str, gpu: bo
             layer_norm("norm 1"),
             linear("c_attn", "norm 1 output", e * 4 * d + r * d),
             *attend(),
-            linear("attn.c_proj", "attention output", e * 2 * d + r * d),
+            linear("attn.c_proj", "attention output", e * d + out + r * d),
             *dropout("attention mask", d),
             layer_norm("norm 2"),
             linear("c_fc", "norm 2 output", e * (f + d) + r * d),
             *gelu(),
-            linear("mlp.c_proj", "mlp", e * (f + d) + r * d),
+            linear("mlp.c_proj", "mlp", e * f + out + r * d),
             *dropout("mlp mask", d),
         ]
     if a.gated:
@@ -471,23 +472,23 @@ def _block(a: Architecture, length: int, precision: str, attention: str, gpu: bo
             rms_norm("norm 1"),
             *[linear(name, "norm 1 output", e * (q + 2 * kv + d) + r * d) for name in ("q_proj", "k_proj", "v_proj")],
             *attend(),
-            linear("o_proj", "attention output", e * (q + d) + r * d),
+            linear("o_proj", "attention output", e * q + out + r * d),
             rms_norm("norm 2"),
             *[linear(name, "norm 2 output", e * (2 * f + d) + r * d) for name in ("gate_proj", "up_proj")],
             _Operation("silu", {"gate": e * f}, 3 * e * f + r * d),
             _Operation("product", {"silu of gate": e * f, "up": e * f}, 3 * e * f + r * d),
-            linear("down_proj", "mlp", e * (f + d) + r * d),
+            linear("down_proj", "mlp", e * f + out + r * d),
         ]
     query, key, value, attended, inner, outer = sizes
     return [
         *[linear(name, "norm 2 output before", e * 4 * d + r * d) for name in (query, key, value)],
         *attend(),
-        linear(attended, "attention output", e * 2 * d + r * d),
+        linear(attended, "attention output", e * d + out + r * d),
         *(dropout("attention mask", d) if a.model_type != "distilbert" else []),
         layer_norm("norm 1"),
         linear(inner, "norm 1 output", e * (f + d) + r * d),
         *gelu(),
-        linear(outer, "mlp", e * (f + d) + r * d),
+        linear(outer, "mlp", e * f + out + r * d),
         *dropout("mlp mask", d),
         layer_norm("norm 2"),
     ]
@@ -536,8 +537,8 @@ def _optimizer(a, optim, gradients, trainable, full, r, gpu, task) -> tuple[floa
     """Bytes of the optimizer's state, and of its temporaries within `step()`."""
     w = r if full else 4
     matrices = [(i, o) for i, o, _ in a.block_linears().values()]
-    table = a.vocab_size * a.hidden_size
-    largest = max([table] + [i * o for i, o in matrices]) if full else 0
+    tables = [a.vocab_size * a.hidden_size, 0 if a.gated else a.max_position_embeddings * a.hidden_size]
+    largest = max(tables + [i * o for i, o in matrices]) if full else 0
     if optim == "sgd":
         return 0, 0
     if optim == "adamw_torch_fused":
@@ -642,17 +643,26 @@ def estimate(
         attention = "math"  # CUDA's fused fp32 attention has no grouped heads
     operations = _block(a, sequence_length, "pure-bf16" if method == "qlora" else precision, attention, gpu, padded,
                         adapters)  # fmt: skip
-    one_block = tokens * _kept(operations)
-    first_block = one_block
-    if not full:  # nothing before the first adapter needs a gradient
-        first_adapter = next(i for i, operation in enumerate(operations) if operation.name in adapters)
-        first_block -= tokens * _kept(operations[:first_adapter])
+    first_operations = operations
+    if not full and not activation_checkpointing:  # nothing before the first adapter needs a gradient
+        first = next(index for index, operation in enumerate(operations) if operation.name in adapters)
+        first_operations = [replace(operation, keeps={}) for operation in operations[:first]] + operations[first:]
+    one_block, first_block = tokens * _kept(operations), tokens * _kept(first_operations)
+    backward, first_backward = _backward_peak(operations, tokens), _backward_peak(first_operations, tokens)
     block_input = tokens * d * r
-    backward = _backward_peak(operations, tokens)
-    # before the blocks: BERT's norm, dropout's mask; after them: the final norm and what the head reads
+    # The forward pass of a block ends with a norm; encoders' eager attention holds its fp32 probabilities until then.
+    held = a.num_attention_heads * sequence_length * 4
+    held *= attention == "eager" and autocast and gpu and not a.is_decoder and a.attention_dropout > 0
+    forward = tokens * (d * (2 * r + (e if a.hidden_dropout else 0)) + held)
+    mask = tokens * sequence_length * e if attention == "eager" and a.is_decoder else 0
+    if activation_checkpointing:  # each block runs forward once more
+        backward = max(backward, one_block + forward) + mask
+        first_backward = max(first_backward, first_block + forward) + mask
+    # Before the blocks: BERT's norm, dropout's mask. After them: the final norm, and what a head that is trained reads.
     front = (0 if a.is_decoder else d * r + 8) + (d * (1 if gpu else r) if a.hidden_dropout else 0)
-    front = front if full else 0
-    read = d * e if full or not generates else 0  # by the head, if that is trained
+    if not full:  # checkpointing needs a gradient to reach each block: PEFT asks the embeddings for one
+        front = front + d * r * (not a.gated) if activation_checkpointing else 0
+    read = d * e if full or not generates else 0
     end = d * (4 + (r if full else 0)) + 4 + read if a.gated else d * r + 8 + read
     if not a.is_decoder:
         end = d * (3 * e + r) if task == "masked-lm" else d * r
@@ -661,39 +671,50 @@ def estimate(
     head_gradient = v * d * r if generates and full else 0
     logits = 0
     if generates:  # log-softmax and two gradients in fp32; then the gradient in half precision and the head's own
-        l = 2 if task == "masked-lm" and precision == "pure-bf16" else 4  # causal models widen their logits to fp32
-        logits = max(3 * l * tokens * v, (l + (e if e == 2 else 0)) * tokens * v + head_gradient)
+        width = 2 if task == "masked-lm" and precision == "pure-bf16" else 4  # causal models widen their logits to fp32
+        logits = max(3 * width * tokens * v, (width + (e if e == 2 else 0)) * tokens * v + head_gradient)
     block_casts, head_casts = (2 * in_linears, 2 * v * d * generates) if autocast else (0, 0)
     casts = layers * block_casts + head_casts
     batch = tokens * 8 * ((2 if generates else 1) + (1 if padded else 0))
 
-    # Several processes
-    if num_gpus > 1:
-        if sharding in ("zero3", "fsdp"):
-            weights /= num_gpus
-        if sharding in ("zero2", "zero3", "fsdp"):
-            gradients /= num_gpus
-        if sharding != "ddp":
-            state /= num_gpus
-
-    fixed = {"weights": weights, "optimizer state": state, "batch": batch}
+    # Several processes: each keeps its share, and gathers what it needs when it needs it
     tied = generates and a.tie_word_embeddings
     made_last = r * (groups["embeddings"] - (v * d if tied else 0)) if full else 0  # the embeddings' gradients
     made_before = gradients - made_last - sum(operation.gradient for operation in operations)
+    duplicates = 2 * head_gradient if tied else 0  # a tied table gets two gradients, and their sum
+    block = r * (groups["linears"] + groups["norms"])
+    outside = weights - layers * block  # weights of no block: FSDP's root unit
+    shared = dict.fromkeys(("loss", "last block", "first block", "embeddings", "optimizer step"), 0)
+    if num_gpus > 1:
+        state /= 1 if sharding == "ddp" else num_gpus
+        if sharding in ("ddp", "zero1"):
+            shared = dict.fromkeys(shared, gradients)  # DDP's buckets
+        else:  # a unit is gathered before it runs; its gradients are copied, and reduced to a share
+            shared |= {"loss": outside + block, "last block": outside + 3 * block, "first block": outside + 3 * block}
+            if sharding == "zero2":
+                shared |= {"loss": weights, "last block": weights + block, "first block": outside + 2 * block}
+            made_before = (made_before - head_gradient) / num_gpus + head_gradient
+            root = outside if full else 0  # its gradients are reduced last
+            shared["embeddings"] = outside + max(root, duplicates + block) + root - root / num_gpus
+            duplicates = 0
+            weights, gradients = weights / num_gpus, gradients / num_gpus
+
+    fixed = {"weights": weights, "optimizer state": state, "batch": batch}
     half = "weights in half precision"
     instants = {
         "loss": fixed | {half: head_casts if activation_checkpointing else casts, "activations": kept,
-                         "temporaries": logits or tokens * d * (2 * r + e)},
+                         "temporaries": logits or forward},
         "last block": fixed | {half: block_casts if activation_checkpointing else casts - head_casts,
                                "gradients": head_gradient,
                                "activations": kept - end + (one_block if activation_checkpointing else 0),
                                "temporaries": backward - one_block},
-        "first block": fixed | {half: block_casts, "gradients": made_before, "activations": front + one_block,
-                                "temporaries": backward - one_block},
-        "embeddings": fixed | {"gradients": gradients, "activations": front,
-                               "temporaries": 2 * head_gradient if tied else 0},
+        "first block": fixed | {half: block_casts, "gradients": made_before, "activations": front + first_block,
+                                "temporaries": first_backward - first_block},
+        "embeddings": fixed | {"gradients": gradients, "activations": front, "temporaries": duplicates},
         "optimizer step": fixed | {"gradients": gradients, "temporaries": optimizer_temporary},
     }  # fmt: skip
+    for name, size in shared.items():
+        instants[name]["gathered, buckets"] = size
     instants = {name: {part: math.ceil(size) for part, size in parts.items()} for name, parts in instants.items()}
     title = (
         f"{a.name} ({parameters / 1e6:,.1f} M parameters), {task}, {method}, batch {per_device_train_batch_size} x "
@@ -928,6 +949,8 @@ def trace(
         if activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         batch = build_batch(model, per_device_train_batch_size, sequence_length, padded)
+        if optim == "adamw_torch":  # torch's own choice: all parameters at once on CUDA, one after another on the CPU
+            optim = "adamw_torch_foreach" if device == "cuda" else "adamw_torch_forloop"
         optimizers = build_optimizers(model, optim)
         tracker = _tracker(cuda=device == "cuda")
         tracker.add([*model.parameters(), *model.buffers()], "weights")
