@@ -38,7 +38,7 @@ NUMBERS = re.compile(r"(\d+)-(\d+)$")
 ARTICLE = re.compile(r"\b([Aa]) (?=([A-Za-z]+))")
 SILENT_H = re.compile(r"(hour|honest|honou?r|heir)", re.I)
 SPOKEN_CONSONANT = re.compile(r"(uni(?!n|m)|us[aeu]|eu|ut[ei]|ura|ubi|one(?![a-z])|once)", re.I)
-SENTENCE_START = re.compile(r"(^|[.!?][\"”’)]*\s+|\n\s*)([\"“‘(]*)([a-z])")
+SENTENCE_START = re.compile(r"(^|[.!?][\"”’)]*\s+|\n\s*|:\s+(?=[\"“]))([\"“‘(]*)([a-z])")
 
 
 class Random(random.Random):
@@ -157,6 +157,8 @@ class Writer:
             low, high = map(int, limits.groups())
             value = str(low + self.rng.below(high - low + 1))
         else:
+            if target not in self.grammar.rules:
+                raise ValueError(f"{{{target}}} is used before a sentence has kept it")
             value = self.draw(target)
             if isinstance(value, str):
                 value = self._expand(value)
