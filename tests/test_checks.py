@@ -205,3 +205,61 @@ def test_lesson_01_optimizer_steps_is_what_the_trainer_does(tmp_path):
     trainer = Trainer(Tiny(), arguments, train_dataset=rows)
     trainer.train()
     assert trainer.state.global_step == steps(21, 4, 4, 2) == 4
+
+
+def test_lesson_02_padded_tokens():
+    check = checks.lesson_02_padded_tokens
+
+    def batches(lengths, size):
+        return [lengths[i : i + size] for i in range(0, len(lengths), size)]
+
+    assert check(lambda lengths, size: sum(len(batch) * max(batch) for batch in batches(lengths, size)))
+    assert "the real tokens" in repr(check(lambda lengths, size: sum(lengths)))
+    assert "a longest of its own" in repr(check(lambda lengths, size: max(lengths) * len(lengths)))
+    assert "has fewer rows" in repr(check(lambda lengths, size: sum(size * max(b) for b in batches(lengths, size))))
+    full_only = check(lambda lengths, size: sum(size * max(b) for b in batches(lengths, size) if len(b) == size))
+    assert "counts, too" in repr(full_only)
+    assert not check(lambda lengths, size: sum(len(b) * max(b) for b in batches(sorted(lengths), size)))
+
+
+def test_lesson_02_padded_tokens_is_what_the_collator_makes():
+    from tokenizers import Tokenizer, models
+    from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "film": 1}, unk_token="[PAD]"))
+    collate = DataCollatorWithPadding(PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]"))
+
+    def by_collator(lengths, size):
+        rows = [{"input_ids": [1] * length} for length in lengths]
+        return sum(collate(rows[i : i + size])["input_ids"].numel() for i in range(0, len(rows), size))
+
+    assert checks.lesson_02_padded_tokens(by_collator)
+
+
+def test_lesson_02_last_real_token():
+    import torch
+
+    check = checks.lesson_02_last_real_token
+    assert check(lambda mask: (mask * torch.arange(mask.shape[1])).argmax(dim=1))
+    assert check(lambda mask: [max(i for i, real in enumerate(row) if real) for row in mask.tolist()])
+    assert "positions begin at 0" in repr(check(lambda mask: mask.sum(1)))
+    assert "the count is not the position" in repr(check(lambda mask: mask.sum(1) - 1))
+    assert "may be filling" in repr(check(lambda mask: [mask.shape[1] - 1] * len(mask)))
+    assert "the first real tokens" in repr(check(lambda mask: mask.argmax(1)))
+    assert not check(lambda mask: mask.shape[1] - 1 - mask.flip(1).argmax(1, keepdim=True))
+
+
+def test_lesson_02_batch_and_accumulation():
+    check = checks.lesson_02_batch_and_accumulation
+
+    def right(size, limit):
+        part = next(part for part in range(min(size, limit), 0, -1) if size % part == 0)
+        return part, size // part
+
+    assert check(right)
+    assert check(lambda size, limit: list(right(size, limit)))
+    assert "First the batch size" in repr(check(lambda size, limit: right(size, limit)[::-1]))
+    assert "is not 12" in repr(check(lambda size, limit: (limit, math.ceil(size / limit))))
+    assert "Together they make 10" in repr(check(lambda size, limit: (limit, size // limit)))
+    assert "One at a time" in repr(check(lambda size, limit: (1, size)))
+    assert not check(lambda size, limit: size // limit)
