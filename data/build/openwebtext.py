@@ -19,6 +19,22 @@ ARTICLES_PER_TOPIC = 160
 WEIGHTS = {"culture": 6, "news": 5}
 
 
+CARD = """
+# openwebtext, reduced
+
+Short articles on everyday subjects, in the shape of OpenWebText: one column, `text`, in shards that were shuffled when
+they were written. **All of them are written by us**, by a program: `data/build/openwebtext.py` expands the grammars in
+`data/build/grammars/articles/`, whose sentences and word lists were made by hand. Persons, places and events are
+invented. Topics: {topics}.
+
+{figures}.
+
+Limits: simple English; a few hundred sentence patterns a topic, so that a model learns it far faster than the web;
+remarks that are drawn at random fit loosely together. What is said about the world is meant to be true, but it is
+language to learn from, not advice.
+"""
+
+
 def topics() -> list[str]:
     return sorted(path.stem for path in (GRAMMARS / "articles").glob("*.txt"))
 
@@ -67,8 +83,10 @@ def main():
     for shard in range(SHARDS):
         name = f"train-{shard:05d}-of-{SHARDS:05d}.parquet"
         write_parquet(arguments.output / "plain_text" / name, {"text": articles[shard::SHARDS]})
-    write_card(arguments.output, "plain_text", {"train": "plain_text/train-*.parquet"}, None, "# openwebtext, reduced")
-    print(figures(articles))
+    counts = figures(articles)
+    card = CARD.format(topics=", ".join(topics()), figures=counts)
+    write_card(arguments.output, "plain_text", {"train": "plain_text/train-*.parquet"}, None, card)
+    print(counts)
 
 
 if __name__ == "__main__":
