@@ -44,22 +44,25 @@ NOT_SEEN = "Not seen: kernel workspaces, allocator fragmentation and the CUDA co
 # ---------------------------------------------------------------------------------------------------------------------
 
 def _gpt2(layers, width, heads):
-    return {"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "vocab_size": 50257, "n_positions": 1024}
+    return {"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "vocab_size": 50257,
+            "n_positions": 1024}  # fmt: skip
 
 
 def _bert(layers, width, heads, vocabulary, model_type="bert", positions=512, types=2):
-    return {
-        "model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
-        "intermediate_size": 4 * width, "vocab_size": vocabulary, "max_position_embeddings": positions, "type_vocab_size": types,
-    }  # fmt: skip
+    return {"model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+            "intermediate_size": 4 * width, "vocab_size": vocabulary, "max_position_embeddings": positions,
+            "type_vocab_size": types}  # fmt: skip
 
 
-def _llama(layers, width, inner, heads, kv_heads, vocabulary, positions, tied=False, model_type="llama", head_dim=None):
-    return {
-        "model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner,
-        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary, "head_dim": head_dim,
-        "max_position_embeddings": positions, "tie_word_embeddings": tied,
-    }  # fmt: skip
+def _distilbert(layers, width, heads, vocabulary):
+    return {"model_type": "distilbert", "n_layers": layers, "dim": width, "n_heads": heads, "hidden_dim": 4 * width,
+            "vocab_size": vocabulary, "max_position_embeddings": 512}  # fmt: skip
+
+
+def _llama(layers, width, inner, heads, kv_heads, vocabulary, positions, tied=False, model_type="llama"):
+    return {"model_type": model_type, "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner,
+            "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
+            "max_position_embeddings": positions, "tie_word_embeddings": tied}  # fmt: skip
 
 
 def _qwen2(*numbers, tied=False):
@@ -80,8 +83,8 @@ KNOWN_MODELS = {
     "bert-large-uncased": _bert(24, 1024, 16, 30522),
     "roberta-base": _bert(12, 768, 12, 50265, "roberta", 514, 1),
     "roberta-large": _bert(24, 1024, 16, 50265, "roberta", 514, 1),
-    "distilbert-base-uncased": _bert(6, 768, 12, 30522, "distilbert"),
-    "distilbert-base-cased": _bert(6, 768, 12, 28996, "distilbert"),
+    "distilbert-base-uncased": _distilbert(6, 768, 12, 30522),
+    "distilbert-base-cased": _distilbert(6, 768, 12, 28996),
     # Touvron et al. 2023, arXiv:2302.13971, table 2, and arXiv:2307.09288, table 1
     "llama-7b": _llama(32, 4096, 11008, 32, 32, 32000, 2048),
     "llama-13b": _llama(40, 5120, 13824, 40, 40, 32000, 2048),
@@ -183,6 +186,12 @@ class Architecture:
         groups = self.parameter_groups(task)
         blocks = self.num_hidden_layers * (groups["linears"] + groups["norms"])
         return groups["embeddings"] + blocks + groups["final norm"] + groups["head"]
+
+    def matmul_parameters(self, task: str = "causal-lm") -> int:
+        """Weights that multiply every token, which is what `helpers.flops` counts: a table that is looked up is not."""
+        d = self.hidden_size
+        head = {"causal-lm": self.vocab_size * d, "masked-lm": (d + self.vocab_size) * d}.get(task, 0)
+        return self.num_hidden_layers * sum(i * o for i, o, _ in self.block_linears().values()) + head
 
 
 def read_config(config) -> Architecture:
@@ -526,6 +535,10 @@ def _check(a: Architecture, settings: dict) -> None:
     positions = a.max_position_embeddings - (2 if a.model_type == "roberta" else 0)
     if settings["sequence_length"] > positions:
         raise ValueError(f"sequence_length {settings['sequence_length']} is beyond {a.name}'s {positions} positions")
+    if settings["attn_implementation"] == "flash_attention_2" and settings["precision"] == "fp32":
+        raise ValueError("flash_attention_2 works in half precision only: use precision='bf16'")
+    if settings["method"] == "qlora" and settings["precision"] == "fp32":
+        raise ValueError("QLoRA computes in half precision: use precision='bf16' or 'pure-bf16'")
     if settings["method"] != "full":
         linears = {name.rsplit(".")[-1] for name in a.block_linears()} | set(a.block_linears())
         unknown = [name for name in settings["lora_target_modules"] if name not in linears]
@@ -594,8 +607,12 @@ def estimate(
         activation_checkpointing: keep only each block's input and recompute the rest in the backward pass.
         optim: a name of `TrainingArguments.optim`, see `OPTIMIZERS`.
         method: "full"; "lora"; "qlora" (the base model's linear layers in 4-bit NF4).
-        lora_rank, lora_target_modules: as in peft's `LoraConfig`; PEFT's default targets when None.
-        num_gpus, sharding: data parallel processes and what they share out: "ddp", "zero1", "zero2", "zero3", "fsdp".
+        lora_rank: r of peft's `LoraConfig`.
+        lora_target_modules: names of the adapted linear layers; PEFT's defaults when None.
+        num_gpus: data parallel processes.
+        sharding: what they share out: "ddp" nothing; "zero1" the optimizer's state (ZeroRedundancyOptimizer); "zero2"
+            the gradients too (FSDP that keeps gathered weights until the backward pass); "zero3" or "fsdp" everything.
+        padded: the batch has a padding mask, as one of unequal lengths has.
         device: "cuda" or "cpu"; they keep different tensors for dropout, attention and autocast.
 
     Raises:
@@ -606,8 +623,9 @@ def estimate(
     targets = tuple(lora_target_modules or _LORA_TARGETS[a.model_type])
     settings = {
         "per_device_train_batch_size": per_device_train_batch_size, "sequence_length": sequence_length, "task": task,
-        "precision": precision, "attn_implementation": attn_implementation, "optim": optim, "method": method, "lora_rank": lora_rank,
-        "lora_target_modules": targets, "num_gpus": num_gpus, "sharding": sharding, "device": device,
+        "precision": precision, "attn_implementation": attn_implementation, "optim": optim, "method": method,
+        "lora_rank": lora_rank, "lora_target_modules": targets, "num_gpus": num_gpus, "sharding": sharding,
+        "device": device,
     }  # fmt: skip
     _check(a, settings)
     gpu = device == "cuda"
@@ -639,7 +657,8 @@ def estimate(
     attention = "eager" if attn_implementation == "eager" else "fused"
     if attn_implementation == "sdpa" and not gpu and a.attention_dropout:
         attention = "math"  # the CPU's fused attention has no dropout
-    if attn_implementation == "sdpa" and gpu and e == 4 and not padded and a.num_key_value_heads != a.num_attention_heads:
+    grouped = a.num_key_value_heads != a.num_attention_heads
+    if attn_implementation == "sdpa" and gpu and e == 4 and grouped and not padded:
         attention = "math"  # CUDA's fused fp32 attention has no grouped heads
     operations = _block(a, sequence_length, "pure-bf16" if method == "qlora" else precision, attention, gpu, padded,
                         adapters)  # fmt: skip
@@ -919,9 +938,17 @@ def trace(
     Args:
         model: what `estimate` accepts, a config of any other architecture, or a model (then `attn_implementation`,
             `method` and the LoRA settings are the model's own).
-        per_device_train_batch_size, sequence_length, task, precision, attn_implementation, activation_checkpointing,
-            optim, method, lora_rank, lora_target_modules: as in `estimate`.
-        padded: give the model a padding mask, as a batch of unequal lengths has.
+        per_device_train_batch_size: as in `estimate`, like the following.
+        sequence_length: as in `estimate`.
+        task: as in `estimate`.
+        precision: as in `estimate`.
+        attn_implementation: as in `estimate`.
+        activation_checkpointing: as in `estimate`.
+        optim: as in `estimate`.
+        method: as in `estimate`.
+        lora_rank: as in `estimate`.
+        lora_target_modules: as in `estimate`.
+        padded: as in `estimate`.
         device: "cuda" follows what CUDA's kernels keep (a projection when no GPU is there), "cpu" the CPU's.
 
     Raises:
@@ -939,8 +966,10 @@ def trace(
         raise ValueError("trace() cannot follow 4-bit weights on fake tensors; use estimate() or measure()")
     if not isinstance(model, torch.nn.Module):
         with torch.device("meta"):
-            model = build_model(model, task=task, precision=precision, attn_implementation=attn_implementation,
-                                method=method, lora_rank=lora_rank, lora_target_modules=lora_target_modules)  # fmt: skip
+            model = build_model(
+                model, task=task, precision=precision, attn_implementation=attn_implementation, method=method,
+                lora_rank=lora_rank, lora_target_modules=lora_target_modules,
+            )  # fmt: skip
     # On fake tensors transformers cannot see that a batch is not packed, and would build a mask that no real one has.
     unpacked = patch.object(transformers.masking_utils, "find_packed_sequence_indices", lambda *_, **__: None)
     kernels = _cuda_kernels() if device == "cuda" else contextlib.nullcontext()
