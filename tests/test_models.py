@@ -1,0 +1,150 @@
+"""The tiny checkpoints: small, quiet to load, as good as their report says, and worth fine-tuning.
+
+`pytest -m slow` also rebuilds them and measures what pretraining brings, over three seeds: about an hour.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+MODELS = DATA / "models"
+NAMES = ("gpt2", "bert", "distilbert")
+TOLERANCE = 0.05  # nats, as stated in data/README.md
+
+
+@pytest.fixture
+def pretrain(monkeypatch):
+    monkeypatch.syspath_prepend(DATA / "build")
+    import pretrain
+
+    return pretrain
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_to_two_million_parameters_in_safetensors(name):
+    from safetensors import safe_open
+
+    with safe_open(MODELS / name / "model.safetensors", "pt") as weights:
+        count = sum(np.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+    assert 1e6 <= count <= 2e6
+    assert {path.suffix for path in (MODELS / name).iterdir()} <= {".json", ".safetensors", ".txt"}
+
+
+def test_the_whole_folder_fits_into_thirty_megabytes():
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 30e6
+
+
+LOAD = """
+import sys
+import transformers
+transformers.utils.logging.disable_progress_bar()
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+getattr(transformers, sys.argv[2]).from_pretrained(sys.argv[1])
+assert len(tokenizer("A short sentence.")["input_ids"]) > 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "auto", "new", "left_out"),
+    [
+        ("gpt2", "AutoModelForCausalLM", "", ""),
+        ("gpt2", "AutoModelForSequenceClassification", "score", ""),
+        ("bert", "AutoModelForPreTraining", "", ""),
+        ("bert", "AutoModelForSequenceClassification", "classifier", "cls."),
+        ("distilbert", "AutoModelForMaskedLM", "", ""),
+        ("distilbert", "AutoModelForSequenceClassification", "classifier", "vocab_"),
+    ],
+)
+def test_loads_without_a_word_but_about_its_head(name, auto, new, left_out):
+    run = subprocess.run(
+        [sys.executable, "-c", LOAD, MODELS / name, auto], capture_output=True, text=True, check=True, timeout=120
+    )
+    # bitsandbytes remarks on a kernel package that nobody needs here.
+    said = [line for line in (run.stdout + run.stderr).splitlines() if line.strip() and "kernels" not in line]
+    if not new:
+        assert said == []
+    rows = [line.split("|") for line in said if "MISSING  " in line or "UNEXPECTED  " in line]
+    missing = [key.strip() for key, status, *_ in rows if status.strip() == "MISSING"]
+    unexpected = [key.strip() for key, status, *_ in rows if status.strip() == "UNEXPECTED"]
+    assert all(new in key for key in missing) and bool(missing) == bool(new)
+    assert all(key.startswith(left_out) for key in unexpected) and bool(unexpected) == bool(left_out)
+    assert not any("warn" in line.lower() or "deprecat" in line.lower() for line in said)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reported_evaluation_loss_is_that_of_the_files(name, pretrain):
+    _, held_out = pretrain.corpus()
+    reported = json.loads((MODELS / "evaluation.json").read_text())[name]
+    measured = pretrain.evaluate(name, MODELS / name, held_out)
+    assert measured == pytest.approx(reported, abs=0.01)
+
+
+@pytest.mark.slow
+def test_rebuilds_to_the_same_evaluation_loss(tmp_path):
+    subprocess.run([sys.executable, DATA / "build" / "pretrain.py", "--output", tmp_path], check=True)
+    rebuilt, reported = (json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path, MODELS))
+    for name in NAMES:
+        assert rebuilt[name]["loss"] == pytest.approx(reported[name]["loss"], abs=TOLERANCE), name
+
+
+def fine_tuned_accuracy(task: str, seed: int, pretrained: bool = True) -> float:
+    """Fine-tunes as the reduced profile says and returns the accuracy on the test split, in percent."""
+    import datasets
+    import transformers
+
+    from helpers.profiles import load_profile
+
+    settings = getattr(load_profile("reduced"), task)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(settings.checkpoint)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    columns = ("sentence1", "sentence2") if task == "mrpc" else ("text",)
+
+    def tokenize(rows):
+        return tokenizer(*(rows[column] for column in columns), truncation=True, max_length=settings.max_length)
+
+    data = datasets.load_dataset(settings.dataset, settings.config).map(tokenize, batched=True)
+    transformers.set_seed(seed)
+    auto = transformers.AutoModelForSequenceClassification
+    config = transformers.AutoConfig.from_pretrained(settings.checkpoint, num_labels=2)
+    config.pad_token_id = tokenizer.pad_token_id
+    model = auto.from_pretrained(settings.checkpoint, config=config) if pretrained else auto.from_config(config)
+    keys = ("per_device_train_batch_size", "num_train_epochs", "learning_rate", "weight_decay", "warmup_steps", "bf16")
+    arguments = transformers.TrainingArguments(
+        output_dir="unused",
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=seed,
+        train_sampling_strategy="group_by_length",
+        **{key: getattr(settings, key) for key in keys},
+    )
+    trainer = transformers.Trainer(
+        model,
+        arguments,
+        train_dataset=data["train"].shuffle(seed=0).select(range(settings.max_train_samples)),
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    predictions = trainer.predict(data["test"])
+    return 100 * float((predictions.predictions.argmax(-1) == predictions.label_ids).mean())
+
+
+@pytest.mark.slow
+def test_pretrained_gpt2_beats_random_weights_by_eight_points():
+    pretrained = [fine_tuned_accuracy("imdb", seed) for seed in range(3)]
+    random = [fine_tuned_accuracy("imdb", seed, pretrained=False) for seed in range(3)]
+    print(f"\nimdb: pretrained {pretrained}, random weights {random}")
+    assert np.mean(pretrained) >= np.mean(random) + 8
+
+
+@pytest.mark.slow
+def test_bert_beats_the_majority_class_by_eight_points():
+    accuracies = [fine_tuned_accuracy("mrpc", seed) for seed in range(3)]
+    print(f"\nmrpc: {accuracies}, majority class 67.0")
+    assert np.mean(accuracies) >= 67.0 + 8
