@@ -124,7 +124,7 @@ def predict_time(
     if not 0 < utilization <= 1:
         raise ValueError(f"utilization is a share above 0 and at most 1, got {utilization!r}")
     if flops <= 0 or flops_per_second <= 0 or num_gpus < 1:
-        raise ValueError(f"flops, flops_per_second and num_gpus must be positive: {flops}, {flops_per_second}, {num_gpus}")
+        raise ValueError(f"flops, flops_per_second, num_gpus must be positive: {flops}, {flops_per_second}, {num_gpus}")
     seconds = flops / (flops_per_second * utilization * num_gpus)
     cost = None if price_per_gpu_hour is None else seconds * num_gpus / 3600 * price_per_gpu_hour
     return TrainingTime(flops, seconds, num_gpus, cost)

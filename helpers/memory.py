@@ -328,7 +328,7 @@ class MemoryEstimate:
         return self.peak_bytes / 1e9
 
     def __str__(self) -> str:
-        names = list(dict.fromkeys(name for parts in self.instants.values() for name in parts))
+        names = list(dict.fromkeys(name for parts in self.instants.values() for name, size in parts.items() if size))
         width = max(len(name) for name in [*names, "total"]) + 2
         columns = list(self.instants)
         lines = [self.title, "", " " * width + "".join(f"{column:>16}" for column in columns)]
@@ -1164,24 +1164,31 @@ def _cuda_kernels():
 def main(arguments: list[str] | None = None) -> int:
     """`python -m helpers.memory gpt2 --batch-size 8 --sequence-length 512`: prints the table of `estimate`."""
     import argparse
+    import sys
 
-    parser = argparse.ArgumentParser(prog="python -m helpers.memory", description="Peak memory of a training step.")
-    parser.add_argument("model", help="a known name, a checkpoint directory or a Hub id")
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):  # one line, not the whole usage
+            sys.exit(f"{self.prog}: {message}")
+
+    parser = Parser(prog="python -m helpers.memory", description="Predicts the peak memory of a training step.")
+    parser.add_argument("config", metavar="model", help="a known name, a checkpoint directory or a Hub id")
     parser.add_argument("--batch-size", type=int, required=True, dest="per_device_train_batch_size")
     parser.add_argument("--sequence-length", type=int, required=True)
-    parser.add_argument("--task", choices=TASKS)
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--attn-implementation", choices=ATTENTION, default="sdpa")
+    parser.add_argument("--task", help=", ".join(TASKS))
+    parser.add_argument("--precision", default="fp32", help=", ".join(PRECISIONS))
+    parser.add_argument("--attn-implementation", default="sdpa", help=", ".join(ATTENTION))
     parser.add_argument("--activation-checkpointing", action="store_true")
-    parser.add_argument("--optim", choices=OPTIMIZERS, default="adamw_torch_fused")
-    parser.add_argument("--method", choices=METHODS, default="full")
+    parser.add_argument("--optim", default="adamw_torch_fused", help=", ".join(OPTIMIZERS))
+    parser.add_argument("--method", default="full", help=", ".join(METHODS))
     parser.add_argument("--lora-rank", type=int, default=8)
+    parser.add_argument("--lora-target-modules", nargs="+")
     parser.add_argument("--num-gpus", type=int, default=1)
-    parser.add_argument("--sharding", choices=SHARDING, default="ddp")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--sharding", default="ddp", help=", ".join(SHARDING))
+    parser.add_argument("--padded", action="store_true", help="the batch has a padding mask")
+    parser.add_argument("--device", default="cuda", help="cuda, cpu")
     options = vars(parser.parse_args(arguments))
     try:
-        print(estimate(options.pop("model"), **options))
+        print(estimate(options.pop("config"), **options))
     except ValueError as error:
         parser.error(str(error))
     return 0

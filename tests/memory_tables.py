@@ -156,16 +156,15 @@ def allocator_peak(prepare, steps: int = 1) -> int:
     return min(peaks)
 
 
-def real_peak(config, batch_size, length, *, precision="fp32", activation_checkpointing=False, optim="adamw_torch_fused",
-              padded=False, method="full", **model_settings) -> int:  # fmt: skip
+def real_peak(
+    config, batch_size, length, *, precision="fp32", activation_checkpointing=False, optim="adamw_torch_fused",
+    padded=False, method="full", **model_settings,
+) -> int:  # fmt: skip
     """Peak bytes of a real second training step on the CPU."""
     loaded = four_bit_model(config, **model_settings) if method == "qlora" else None
 
     def prepare():
-        if loaded:
-            model = loaded
-        else:
-            model = memory.build_model(config, precision=precision, method=method, **model_settings)
+        model = loaded or memory.build_model(config, precision=precision, method=method, **model_settings)
         if activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         batch = memory.build_batch(model, batch_size, length, padded)
