@@ -91,13 +91,9 @@ class TrainingTime:
         return self.seconds * self.num_gpus / 3600
 
     def __str__(self) -> str:
-        amount, unit = next(
-            (self.seconds / size, unit)
-            for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes"), (0.1, "seconds"), (0, "milliseconds"))
-            if self.seconds >= size
-        )
-        amount = {"seconds": self.seconds, "milliseconds": self.seconds * 1000}.get(unit, amount)
-        text = f"{self.flops:.2e} FLOPs: {amount:.1f} {unit}, {self.gpu_hours:.3g} GPU-hours"
+        units = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1, "milliseconds": 0.001}
+        unit = next((unit for unit, size in units.items() if self.seconds >= size), "milliseconds")
+        text = f"{self.flops:.2e} FLOPs: {self.seconds / units[unit]:.1f} {unit}, {self.gpu_hours:.3g} GPU-hours"
         return text + (f", cost {self.cost:,.2f}" if self.cost is not None else "")
 
 

@@ -43,6 +43,7 @@ NOT_SEEN = "Not seen: kernel workspaces, allocator fragmentation and the CUDA co
 # What a model is: the few numbers of its config
 # ---------------------------------------------------------------------------------------------------------------------
 
+
 def _gpt2(layers, width, heads):
     return {"model_type": "gpt2", "n_layer": layers, "n_embd": width, "n_head": heads, "vocab_size": 50257,
             "n_positions": 1024}  # fmt: skip
@@ -245,8 +246,10 @@ def read_config(config) -> Architecture:
         attention_dropout=first("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout", default=dropout),
         hidden_dropout=first("resid_pdrop", "hidden_dropout_prob", "dropout", default=dropout),
         attention_bias=first("attention_bias", default=model_type == "qwen2") or not gated,
-        unfused_gelu=first("activation_function", "hidden_act", "activation", default="gelu_new" if model_type == "gpt2"
-                           else "gelu") == "gelu_new",
+        unfused_gelu=first(
+            "activation_function", "hidden_act", "activation", default="gelu_new" if model_type == "gpt2" else "gelu"
+        )
+        == "gelu_new",
         num_labels=len(labels) if labels else first("num_labels", default=2),
     )
     for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"):
@@ -867,9 +870,8 @@ def _tracker(existing=(), cuda: bool = False):
             self.alive = {}  # id of a storage: [weak reference, bytes, kind]
             self.current, self.kinds = 0, {}  # bytes alive, and of each kind
             self.peak, self.parts = 0, {}  # the same two, at the peak
-            self.existing = {}
-            for storage in filter(None.__ne__, map(storage_of, existing)):
-                self.existing[id(storage)] = weakref.ref(storage)
+            storages = [storage for storage in map(storage_of, existing) if storage is not None]
+            self.existing = {id(storage): weakref.ref(storage) for storage in storages}
 
         def add(self, tree, kind=None):
             """Counts the storages of all tensors in `tree` that are not counted yet; names their `kind`."""
@@ -976,7 +978,7 @@ def trace(
     with FakeTensorMode(allow_non_fake_inputs=True), unpacked, kernels:
         model = _fake_copy(model)
         if activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         batch = build_batch(model, per_device_train_batch_size, sequence_length, padded)
         if optim == "adamw_torch":  # torch's own choice: all parameters at once on CUDA, one after another on the CPU
             optim = "adamw_torch_foreach" if device == "cuda" else "adamw_torch_forloop"

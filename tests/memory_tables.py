@@ -166,7 +166,7 @@ def real_peak(
     def prepare():
         model = loaded or memory.build_model(config, precision=precision, method=method, **model_settings)
         if activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         batch = memory.build_batch(model, batch_size, length, padded)
         optimizers = memory.build_optimizers(model, optim)
         autocast = "fp32" if method == "qlora" else precision
@@ -256,9 +256,7 @@ def accuracy() -> None:
     for name, config in (("gpt2", GPT2), ("llama", LLAMA)):
         real, measured = trainer_peaks(config, 4, 128)
         traced = memory.trace(config, per_device_train_batch_size=4, sequence_length=128, device="cpu").peak_bytes
-        print(
-            f"{name:<34}{real / 1e6:>9.2f}   measure {measured / real - 1:>7.3%}   trace {traced / real - 1:>7.3%}"
-        )
+        print(f"{name:<34}{real / 1e6:>9.2f}   measure {measured / real - 1:>7.3%}   trace {traced / real - 1:>7.3%}")
 
 
 def adapters() -> None:
@@ -308,7 +306,7 @@ def sharded_process(rank, directory, kind, config, batch_size, length, settings)
     def prepare():
         model = memory.build_model(config)
         if settings.get("activation_checkpointing"):
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         batch = memory.build_batch(model, batch_size, length)
         if kind in ("ddp", "zero1"):
             wrapped = torch.nn.parallel.DistributedDataParallel(model)
