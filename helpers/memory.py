@@ -6,14 +6,17 @@ Three answers to "will it fit?", each checked against the next:
 - `trace(config or model, ...)` runs two steps on fake tensors: exact for any architecture, seconds, allocates nothing.
 - `measure(step)` runs a real step and reports the peak that it reached.
 
-A step has four instants at which its memory can peak, and they do not share the same tensors:
+A step has five instants at which its memory can peak, and they do not share the same tensors. To the weights, the
+optimizer's state and the batch, which are always there, they add:
 
-    loss             weights + optimizer state + batch + all activations + the logits, three times, in fp32
-    last block       weights + optimizer state + batch + all activations + the temporaries of one block's backward
-    first block      weights + optimizer state + batch + all gradients + one block
-    optimizer step   weights + optimizer state + batch + all gradients + the optimizer's temporaries
+    loss             all activations, and the logits three times in fp32
+    last block       all activations, and the temporaries of one block's backward pass
+    first block      the gradients of all later blocks, and one block
+    embeddings       all gradients; those of a table that is also the output head, three times
+    optimizer step   all gradients, and the optimizer's temporaries
 
-The peak is the largest of the four. Adding gradients *and* activations, as most guides do, counts two instants at once.
+The peak is the largest of the five. Adding all gradients *and* all activations, as most guides do, counts two instants
+at once. To see where the numbers come from, read `_block`, then `estimate` from "Activations" on.
 
 Sizes are in bytes; 1 GB is 1e9 bytes. On a GPU the kernels' workspaces, the allocator's fragmentation and the CUDA
 context (together often 0.5 to 2 GB) come on top: neither a closed form nor a trace can see them.
@@ -358,7 +361,7 @@ class MemoryEstimate:
                 ax.barh(instants, sizes, left=list(left.values()), color=colour, label=part, edgecolor="white")
                 left = {name: left[name] + size for name, size in zip(instants, sizes, strict=True)}
         ax.axvline(self.peak_bytes / scale, color="#333333", linestyle=":", linewidth=1)
-        ax.set_xlabel(f"memory in {unit}; dotted: the peak, {_size(self.peak_bytes)}")
+        ax.set_xlabel("\n".join([f"memory in {unit}; dotted: the peak, {_size(self.peak_bytes)}", *self.notes]))
         ax.set_title(self.title, fontsize=10)
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
@@ -526,7 +529,7 @@ def _check(a: Architecture, settings: dict) -> None:
         if not isinstance(settings[key], int) or isinstance(settings[key], bool) or settings[key] < 1:
             raise ValueError(f"{key} must be a whole number of at least 1, got {settings[key]!r}")
     choices = {"task": TASKS, "precision": PRECISIONS, "attn_implementation": ATTENTION, "optim": OPTIMIZERS,
-               "method": METHODS, "sharding": SHARDING, "device": ("cuda", "cpu")}  # fmt: skip
+               "method": METHODS, "sharding": SHARDING, "device": ("cuda", "cpu", "mps")}  # fmt: skip
     for key, allowed in choices.items():
         if settings[key] not in allowed:
             raise ValueError(f"unknown {key} {settings[key]!r}; choose from {', '.join(allowed)}")
@@ -616,7 +619,7 @@ def estimate(
         sharding: what they share out: "ddp" nothing; "zero1" the optimizer's state (ZeroRedundancyOptimizer); "zero2"
             the gradients too (FSDP that keeps gathered weights until the backward pass); "zero3" or "fsdp" everything.
         padded: the batch has a padding mask, as one of unequal lengths has.
-        device: "cuda" or "cpu"; they keep different tensors for dropout, attention and autocast.
+        device: "cuda" or "cpu"; they keep different tensors for dropout, attention and autocast. "mps" counts as "cpu".
 
     Raises:
         ValueError: a setting is nonsense, the model is unknown, or the two do not fit together.
@@ -624,6 +627,7 @@ def estimate(
     a = read_config(config)
     task = task or ("causal-lm" if a.is_decoder else "sequence-classification")
     targets = tuple(lora_target_modules or _LORA_TARGETS[a.model_type])
+    optim = getattr(optim, "value", optim)  # TrainingArguments.optim is an enumeration
     settings = {
         "per_device_train_batch_size": per_device_train_batch_size, "sequence_length": sequence_length, "task": task,
         "precision": precision, "attn_implementation": attn_implementation, "optim": optim, "method": method,
@@ -742,7 +746,7 @@ def estimate(
         f"{a.name} ({parameters / 1e6:,.1f} M parameters), {task}, {method}, batch {per_device_train_batch_size} x "
         f"{sequence_length}, {precision}, {attn_implementation}, {optim}"
         + (", checkpointing" if activation_checkpointing else "")
-        + (f", {num_gpus} GPUs with {sharding}" if num_gpus > 1 else "")
+        + (f", each of {num_gpus} GPUs with {sharding}" if num_gpus > 1 else "")
     )
     return MemoryEstimate(
         title, parameters, trainable, weights, math.ceil(gradients), math.ceil(state), math.ceil(kept), batch, instants,
@@ -935,7 +939,8 @@ def trace(
     """Finds the exact peak of a training step by running two steps on fake tensors: sizes without memory.
 
     The first step alone would be too low: the optimizer makes its state at the end of it. Works for any architecture
-    of transformers, and for a model object as it stands (its adapters, its attention), which is not changed.
+    of transformers, and for a model object with its adapters and its attention; the object itself is not changed. Keys
+    and values are not cached (`use_cache`), as in Trainer; your own loop has to switch that off.
 
     Args:
         model: what `estimate` accepts, a config of any other architecture, or a model (then `attn_implementation`,
@@ -964,7 +969,9 @@ def trace(
     from torch._subclasses import FakeTensorMode
 
     start = time.perf_counter()
-    if method == "qlora":
+    if method == "qlora" or (
+        isinstance(model, torch.nn.Module) and any(hasattr(p, "quant_state") for p in model.parameters())
+    ):
         raise ValueError("trace() cannot follow 4-bit weights on fake tensors; use estimate() or measure()")
     if not isinstance(model, torch.nn.Module):
         with torch.device("meta"):
@@ -977,6 +984,7 @@ def trace(
     kernels = _cuda_kernels() if device == "cuda" else contextlib.nullcontext()
     with FakeTensorMode(allow_non_fake_inputs=True), unpacked, kernels:
         model = _fake_copy(model)
+        model.config.use_cache = False  # as Trainer sets it
         if activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         batch = build_batch(model, per_device_train_batch_size, sequence_length, padded)
