@@ -545,6 +545,8 @@ def _check(a: Architecture, settings: dict) -> None:
         raise ValueError("flash_attention_2 works in half precision only: use precision='bf16'")
     if settings["method"] == "qlora" and settings["precision"] == "fp32":
         raise ValueError("QLoRA computes in half precision: use precision='bf16' or 'pure-bf16'")
+    if settings["method"] == "qlora" and settings["num_gpus"] > 1 and settings["sharding"] not in ("ddp", "zero1"):
+        raise ValueError("sharding of 4-bit weights is not covered: use sharding='ddp' or 'zero1' with QLoRA")
     if settings["method"] != "full":
         linears = {name.rsplit(".")[-1] for name in a.block_linears()} | set(a.block_linears())
         unknown = [name for name in settings["lora_target_modules"] if name not in linears]
@@ -749,7 +751,7 @@ def estimate(
         + (f", each of {num_gpus} GPUs with {sharding}" if num_gpus > 1 else "")
     )
     return MemoryEstimate(
-        title, parameters, trainable, weights, math.ceil(gradients), math.ceil(state), math.ceil(kept), batch, instants,
+        title, parameters, trainable, *map(math.ceil, (weights, gradients, state, kept, batch)), instants,
         notes=(NOT_SEEN,) if gpu else (),
     )  # fmt: skip
 

@@ -100,6 +100,7 @@ def test_config_can_be_a_name_a_directory_an_object_or_a_dict(tmp_path):
         ("gpt2", {"method": "lora", "lora_rank": 0}, "lora_rank must be a whole number"),
         ("llama-7b", {"method": "qlora"}, "half precision"),
         ("gpt2", {"attn_implementation": "flash_attention_2"}, "half precision"),
+        ("gpt2", {"method": "qlora", "precision": "bf16", "num_gpus": 2, "sharding": "fsdp"}, "4-bit weights"),
         ("gpt2", {"sharding": "zero9"}, "unknown sharding"),
         (GPT2 | {"n_head": 5}, {}, "5 attention heads do not divide the width of 192"),
         (LLAMA | {"num_key_value_heads": 4}, {}, "4 key/value heads do not divide 6 attention heads"),
