@@ -554,27 +554,31 @@ def _check(a: Architecture, settings: dict) -> None:
             raise ValueError(f"{a.name} has no linear layer {unknown[0]!r}; choose from {', '.join(sorted(linears))}")
 
 
-def _optimizer(a, optim, gradients, trainable, full, r, gpu, task) -> tuple[float, float]:
-    """Bytes of the optimizer's state, and of its temporaries within `step()`."""
-    w = r if full else 4
-    matrices = [(i, o) for i, o, _ in a.block_linears().values()]
-    tables = [a.vocab_size * a.hidden_size, 0 if a.gated else a.max_position_embeddings * a.hidden_size]
-    largest = max(tables + [i * o for i, o in matrices]) if full else 0
+def _optimizer(optim: str, matrices: list[tuple[int, int, int, bool]], trainable: int, w: int, gpu: bool):
+    """Bytes of the optimizer's state, and of its temporaries within `step()`.
+
+    `matrices` holds rows, columns, how many there are, and whether they are in the blocks; `w` is a gradient's width.
+    """
+    sizes = [(rows * columns, count) for rows, columns, count, _ in matrices]
+    largest = max(size for size, _ in sizes)
+    vectors = trainable - sum(size * count for size, count in sizes)  # biases and norms
     if optim == "sgd":
         return 0, 0
     if optim == "adamw_torch_fused":
-        return 2 * gradients, 0
+        return 2 * w * trainable, 0
     if optim == "adamw_torch_foreach" or (optim == "adamw_torch" and gpu):
-        return 2 * gradients, gradients
+        return 2 * w * trainable, w * trainable
     if optim in ("adamw_torch", "adamw_torch_forloop"):
-        return 2 * gradients, 2 * largest * w
-    if optim == "adamw_8bit":  # two bytes a parameter and two fp32 scales for each 256
-        return trainable * 2 * (1 + 4 / 256), 0 if gpu else 20 * largest
-    in_blocks = a.num_hidden_layers * sum(i * o for i, o in matrices)
+        return 2 * w * trainable, 2 * w * largest
+    if optim == "adamw_8bit":  # two bytes an element and two fp32 scales for each 256; tensors under 4096 stay in fp32
+        in_eight_bits = sum(size * count for size, count in sizes if size >= 4096)
+        return in_eight_bits * 2 * (1 + 4 / 256) + 8 * (trainable - in_eight_bits), 0 if gpu else 20 * largest
     if optim == "muon":  # one momentum for the blocks' matrices, AdamW for the rest
-        return 2 * gradients - in_blocks * w, 3 * w * max(i * o for i, o in matrices)
-    rows = a.num_hidden_layers * sum(i + o for i, o in matrices) + a.vocab_size + a.hidden_size
-    return 4 * rows, 8 * largest  # Adafactor: a sum for each row and column
+        inside = [(rows * columns, count) for rows, columns, count, in_block in matrices if in_block]
+        momentum = sum(size * count for size, count in inside)
+        return w * (2 * trainable - momentum), 3 * w * max(size for size, _ in inside)
+    # Adafactor: a sum for each row and column of a matrix, one for each element of a vector
+    return 4 * (vectors + sum((rows + columns) * count for rows, columns, count, _ in matrices)), 8 * largest
 
 
 # PEFT's defaults; it has none for DistilBERT
@@ -660,7 +664,14 @@ def estimate(
         gradients = trainable * 4
     if method == "qlora":  # NF4: half a byte, a scale in 8 bits for 64 weights, a second one in 32 bits for 256 scales
         weights += int(layers * in_linears * (0.5 + 1 / 64 + 4 / (64 * 256) - r))
-    state, optimizer_temporary = _optimizer(a, optim, gradients, trainable, full, r, gpu, task)
+    if full:
+        matrices = [(v, d, 2 if task == "causal-lm" and not a.tie_word_embeddings else 1, False)]
+        matrices += [] if a.gated else [(a.max_position_embeddings, d, 1, True)]
+        matrices += [] if a.is_decoder else [(d, d, 1, True)]  # of the head
+        matrices += [(inputs, outputs, layers, True) for inputs, outputs, _ in linears.values()]
+    else:
+        matrices = [(lora_rank, side, layers, True) for name in adapters for side in linears[name][:2]]
+    state, optimizer_temporary = _optimizer(optim, matrices, trainable, r if full else 4, gpu)
 
     # Activations
     attention = "eager" if attn_implementation == "eager" else "fused"
