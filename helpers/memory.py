@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -351,7 +352,7 @@ class MemoryEstimate:
         import matplotlib.pyplot as plt
 
         if ax is None:
-            ax = plt.subplots(figsize=(8, 0.7 * len(self.instants) + 1.2), layout="constrained")[1]
+            ax = plt.subplots(figsize=(9, 0.6 * len(self.instants) + 1.4), layout="constrained")[1]
         instants = list(self.instants)[::-1]
         scale, unit = _unit(self.peak_bytes)
         left = dict.fromkeys(instants, 0.0)
@@ -361,7 +362,8 @@ class MemoryEstimate:
                 ax.barh(instants, sizes, left=list(left.values()), color=colour, label=part, edgecolor="white")
                 left = {name: left[name] + size for name, size in zip(instants, sizes, strict=True)}
         ax.axvline(self.peak_bytes / scale, color="#333333", linestyle=":", linewidth=1)
-        ax.set_xlabel("\n".join([f"memory in {unit}; dotted: the peak, {_size(self.peak_bytes)}", *self.notes]))
+        notes = [textwrap.fill(note, 64) for note in self.notes]
+        ax.set_xlabel("\n".join([f"memory in {unit}; dotted: the peak, {_size(self.peak_bytes)}", *notes]), fontsize=9)
         ax.set_title(self.title, fontsize=10)
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9, frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
