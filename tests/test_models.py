@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,9 +69,9 @@ def test_loads_without_a_word_but_about_its_head(name, auto, new, left_out):
     said = [line for line in (run.stdout + run.stderr).splitlines() if line.strip() and "kernels" not in line]
     if not new:
         assert said == []
-    rows = [line.split("|") for line in said if "MISSING  " in line or "UNEXPECTED  " in line]
-    missing = [key.strip() for key, status, *_ in rows if status.strip() == "MISSING"]
-    unexpected = [key.strip() for key, status, *_ in rows if status.strip() == "UNEXPECTED"]
+    rows = [found.groups() for line in said if (found := re.match(r"(\S+) *\| (MISSING|UNEXPECTED)", line))]
+    missing = [key for key, status in rows if status == "MISSING"]
+    unexpected = [key for key, status in rows if status == "UNEXPECTED"]
     assert all(new in key for key in missing) and bool(missing) == bool(new)
     assert all(key.startswith(left_out) for key in unexpected) and bool(unexpected) == bool(left_out)
     assert not any("warn" in line.lower() or "deprecat" in line.lower() for line in said)
