@@ -15,7 +15,7 @@ OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
 # Tests that run at the same time share the cores: with more threads than cores they mostly wait for each other.
 SHARE = OMP_NUM_THREADS=$$(( (`getconf _NPROCESSORS_ONLN` + $(WORKERS) - 1) / $(WORKERS) ))
 
-.PHONY: help install-full-finetuning lab test notebooks doctor data lint clean
+.PHONY: help install-full-finetuning lab test notebooks doctor data memory-tables lint clean
 
 help:
 	@echo "make lab                      install where needed, then open lesson 01 in JupyterLab"
@@ -24,6 +24,7 @@ help:
 	@echo "make doctor                   what this machine has, and which profile suits it"
 	@echo "make notebooks                execute the notebooks in place, on the reduced profile"
 	@echo "make data                     rebuild everything under data/"
+	@echo "make memory-tables            predicted against measured memory, in tables"
 	@echo "make lint                     check style and format, notebooks too"
 	@echo "make clean                    remove .venv and caches"
 	@echo ""
@@ -72,6 +73,9 @@ doctor:
 
 data: $(STAMP)
 	"$(BIN)/python" data/build/build.py
+
+memory-tables: $(STAMP)
+	$(OFFLINE) "$(BIN)/python" tests/memory_tables.py
 
 lint: $(STAMP)
 	"$(BIN)/python" -m ruff check .
