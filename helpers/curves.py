@@ -18,8 +18,9 @@ from statistics import fmean, median
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
+MOST_STEPS = 50  # a metric is called coarse if one example is worth two points or more
 HIGHEST_START = 15  # nats: a cross-entropy starts near ln(classes) or ln(vocabulary), and ln(262,144) is 12.5
-SUMMARY = "train_runtime"  # the key that marks the entry with which Trainer ends a run
+SUMMARY = "total_flos"  # of Trainer's keys, only in the entry that ends a run (train_runtime may stand in every entry)
 
 ACTIONS = {
     "healthy": "Keep these settings, and measure once on the test split.",
@@ -27,6 +28,7 @@ ACTIONS = {
     "underfitting": "Train longer, raise the learning rate, or take a larger model.",
     "stuck": "Check labels and inputs, then learning rates ten times higher and lower; does warm-up ever end?",
     "diverging": "Lower the learning rate (try a tenth), add warm-up, clip gradients (max_grad_norm=1.0).",
+    "steppy": "Judge by the validation loss, or give eval_dataset more examples: one of n moves the metric by 1/n.",
     "no training loss": "Set logging_steps to a tenth of the steps or less, so that the training loss is logged.",
     "no validation loss": 'Validate as you train: eval_strategy="epoch", with a validation split as eval_dataset.',
 }
@@ -37,7 +39,8 @@ class Diagnosis:
     """What a history shows.
 
     Attributes:
-        pattern: "healthy", "overfitting", "underfitting" (a stuck run too), "diverging" or "too few points".
+        pattern: "healthy", "steppy" (healthy losses, a coarse metric), "overfitting", "underfitting" (a stuck run too),
+            "diverging" or "too few points".
         evidence: the figures that show it, in a sentence; losses in nats.
         action: what to do about it.
     """
@@ -50,11 +53,12 @@ class Diagnosis:
         return f"Pattern:  {self.pattern}\nEvidence: {self.evidence}\nAction:   {self.action}"
 
 
-def diagnose(history) -> Diagnosis:
+def diagnose(history, metric=None) -> Diagnosis:
     """Name the pattern of a run: healthy, overfitting, underfitting (or stuck), diverging, or too few points to say.
 
     The losses must be cross-entropies in nats, as those of every Hugging Face classifier and language model are.
-    Metrics are not used: accuracy moves in steps, since an example counts only when it crosses the decision border.
+    They alone decide: accuracy moves in steps, since an example counts only when it crosses the decision border. If a
+    metric is named and the losses are healthy, the metric is asked whether its steps are coarse.
 
     The thresholds are rules of thumb, chosen on recorded runs and checked on others:
 
@@ -66,6 +70,7 @@ def diagnose(history) -> Diagnosis:
     - overfitting: the validation loss ends above its best, and above the training loss, by 5 % of the mean of that best
       and the first training loss (3 % if it rose twice in a row, 1.5 % if more often); or it stood still while the
       training loss fell far below it.
+    - steppy: every value of the metric, and there are three different ones, is a multiple of 1/n with n at most 50.
 
     The losses alone cannot tell a language model that was trained well before, and so gains little, from one that
     underfits: read that verdict with care where the loss starts low.
@@ -74,12 +79,15 @@ def diagnose(history) -> Diagnosis:
         history: `trainer.state.log_history`, or a list of dicts with its keys. The order of the entries does not
             matter; of two entries for one step (a resumed run) the later counts. An evaluation after the end of
             training, as `trainer.evaluate()` logs it, is not part of the curve.
+        metric: a share of examples, such as "accuracy" for the key `eval_accuracy`.
 
     Raises:
         TypeError: the history is no list of dicts, or a value is no number; the message names the entry.
-        ValueError: an entry lacks the step or epoch that others have, or no entry has a key that is known.
+        ValueError: an entry lacks the step or epoch that others have, or no entry has a key that is known; or the
+            history lacks the metric.
     """
     axis = _axis({"history": history})
+    scores = _scores("the history", history, metric, axis) if metric else []
     train, validation = (_points(history, key, axis) for key in ("loss", "eval_loss"))
     for name, points in (("training", train), ("validation", validation)):
         for x, value in points:
@@ -97,6 +105,7 @@ def diagnose(history) -> Diagnosis:
         _diverging(train, validation, axis)
         or _underfitting(train, validation)
         or _overfitting(train, validation, axis)
+        or _steppy(scores, validation, metric)
         or _healthy(train, validation)
     )
 
@@ -176,6 +185,22 @@ def _overfitting(train, validation, axis) -> Diagnosis | None:
         return None
     text += f", while the training loss fell to {end:.3g}."
     return Diagnosis("overfitting", text, ACTIONS["overfitting"])
+
+
+def _steppy(scores, validation, metric) -> Diagnosis | None:
+    values = sorted({score for _, score in scores})
+    if len(values) < 3:
+        return None
+    for n in range(2, MOST_STEPS + 1):
+        if all(abs(n * value - round(n * value)) < 1e-6 * n for value in values):
+            break
+    else:
+        return None
+    still = sum(a == b for (_, a), (_, b) in pairwise(scores))
+    text = f"{metric.removeprefix('eval_').capitalize()} moves in steps of 1/{n}"
+    text += f", and stood still {still} of {len(scores) - 1} times"
+    text += f" while the validation loss went from {validation[0][1]:.3g} to {validation[-1][1]:.3g}."
+    return Diagnosis("steppy", text, ACTIONS["steppy"])
 
 
 def _healthy(train, validation) -> Diagnosis:
@@ -264,6 +289,16 @@ def _points(history, key, axis) -> list[tuple[float, float]]:
     return sorted(points.items())
 
 
+def _scores(name, history, metric, axis) -> list[tuple[float, float]]:
+    """The points of a metric in the validation entries."""
+    key = "eval_" + metric.removeprefix("eval_")
+    points = _points(history, key, axis)
+    if not points:
+        others = {k.removeprefix("eval_"): None for entry in history for k in entry if k.startswith("eval_")}
+        raise ValueError(f"{name} has no {key}; its metrics are: {', '.join(others) or 'none'}")
+    return points
+
+
 def plot(history, metric=None, ax=None):
     """Draw the training and validation loss of one run or several, and a metric in a second panel.
 
@@ -295,12 +330,7 @@ def plot(history, metric=None, ax=None):
             raise ValueError(f"{name} has no loss to draw; train first, with logging_steps below the number of steps")
     scores = {}
     if metric:
-        key = "eval_" + metric.removeprefix("eval_")
-        for name, run in runs.items():
-            scores[name] = _points(run, key, axis)
-            if not scores[name]:
-                others = {k.removeprefix("eval_"): None for entry in run for k in entry if k.startswith("eval_")}
-                raise ValueError(f"{name} has no {key}; its metrics are: {', '.join(others) or 'none'}")
+        scores = {name: _scores(name, run, metric, axis) for name, run in runs.items()}
 
     panels = 2 if metric else 1
     if ax is None:

@@ -82,7 +82,7 @@ def train(task, learning_rate, epochs=3, rows=1000, width=64, batch=16, every=5,
                 with torch.no_grad():
                     accuracy = (model(held_out).argmax(-1) == answers).float().mean().item()
                     history.append({"eval_loss": loss_of(held_out, answers).item(), "eval_accuracy": accuracy, **place})
-    return [*history, {"train_runtime": 1.0, "train_loss": 0.5, **place}]
+    return [*history, {"train_runtime": 1.0, "train_loss": 0.5, "total_flos": 1e9, **place}]
 
 
 RUNS = {
@@ -158,6 +158,11 @@ def from_trainer_state_json(history):
     return json.loads(json.dumps(history))
 
 
+def with_speed_in_every_entry(history):
+    """As Trainer logs with include_num_input_tokens_seen."""
+    return [{**e, "num_input_tokens_seen": 9, "train_runtime": 0.5, "train_tokens_per_second": 18.0} for e in history]
+
+
 def with_steppy_accuracy(history):
     return [{**e, "eval_accuracy": round(4 * e["eval_accuracy"]) / 4} if "eval_loss" in e else e for e in history]
 
@@ -176,6 +181,7 @@ CHANGES = [
     noisier,
     logged_half_as_often,
     from_trainer_state_json,
+    with_speed_in_every_entry,
     with_steppy_accuracy,
     evaluated_again_after_training,
 ]
@@ -200,7 +206,7 @@ def test_validation_without_training_losses_points_to_logging_steps():
     assert "logging_steps" in found.action
 
 
-@pytest.mark.parametrize("history", [[], [{"loss": 0.7, "step": 1}], [{"train_runtime": 3.0, "train_loss": 0.6}]])
+@pytest.mark.parametrize("history", [[], [{"loss": 0.7, "step": 1}], [{"total_flos": 1e9, "train_loss": 0.6}]])
 def test_too_few_points(history):
     assert diagnose(history).pattern == "too few points"
 
@@ -220,6 +226,63 @@ def test_a_slight_rise_at_the_end_is_still_healthy_and_a_steady_one_is_not():
 
     assert diagnose(history([0.60, 0.52, 0.47, 0.45, 0.455])).pattern == "healthy"
     assert diagnose(history([0.60, 0.50, 0.45, 0.47, 0.50])).pattern == "overfitting"
+
+
+def test_few_examples_make_the_accuracy_steppy_and_many_do_not():
+    def scored(history, examples):
+        count = {id(e): round(e["eval_accuracy"] * examples) for e in history if "eval_loss" in e}
+        return [{**e, "eval_accuracy": count[id(e)] / examples} if "eval_loss" in e else e for e in history]
+
+    history = train("noisy", learning_rate=1e-3, width=16, evaluate=12)
+    few = diagnose(scored(history, 23), metric="accuracy")
+    assert few.pattern == "steppy" and "steps of 1/23, and stood still" in few.evidence
+    assert "more examples" in few.action
+    assert diagnose(scored(history, 23)).pattern == "healthy"  # nobody asked about the accuracy
+    assert diagnose(scored(history, 409), metric="eval_accuracy").pattern == "healthy"
+    stuck = [{**e, "eval_accuracy": 0.75} if "eval_loss" in e else e for e in history]
+    assert diagnose(stuck, metric="accuracy").pattern == "healthy"  # a constant tells no step
+    assert diagnose(scored(run("sixty examples"), 23), metric="accuracy").pattern == "overfitting"
+    with pytest.raises(ValueError, match=r"has no eval_f1; its metrics are: loss, accuracy"):
+        diagnose(history, metric="f1")
+
+
+def test_a_trainer_that_counts_tokens_ends_a_run_only_once(tmp_path):
+    """include_num_input_tokens_seen puts train_runtime into every entry that Trainer logs."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    class Model(torch.nn.Module):
+        main_input_name = "x"
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, x, labels):
+            logits = self.layer(x)
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    torch.manual_seed(0)
+    rows = [{"x": x, "labels": int(x[0] > 0)} for x in torch.randn(64, 4)]
+    arguments = TrainingArguments(
+        tmp_path,
+        learning_rate=0.1,
+        logging_steps=1,
+        eval_strategy="epoch",
+        include_num_input_tokens_seen=True,
+        disable_tqdm=True,
+        use_cpu=True,
+        save_strategy="no",
+    )
+    trainer = Trainer(Model(), arguments, train_dataset=rows, eval_dataset=rows[:32])
+    trainer.train()
+    last = trainer.evaluate(rows[32:])["eval_loss"]  # after the end: not on the curve
+    history = trainer.state.log_history
+    assert sum("train_runtime" in entry for entry in history) == 25  # each logged step, and the end
+    assert diagnose(history).pattern == "healthy"
+    training, validation = plot(history).axes[0].lines
+    assert (len(training.get_xdata()), len(validation.get_xdata())) == (24, 3)
+    assert last not in validation.get_ydata()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
