@@ -3,6 +3,8 @@
 import json
 import linecache
 import math
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -263,3 +265,117 @@ def test_lesson_02_batch_and_accumulation():
     assert "Together they make 10" in repr(check(lambda size, limit: (limit, size // limit)))
     assert "One at a time" in repr(check(lambda size, limit: (1, size)))
     assert not check(lambda size, limit: size // limit)
+
+
+def test_lesson_04_pair_row():
+    from transformers import AutoTokenizer
+
+    check = checks.lesson_04_pair_row
+
+    def right(first, second, length, cls=2, sep=3, pad=0):
+        row = [cls, *first, sep, *second, sep]
+        rest = length - len(row)
+        types = [0] * (len(first) + 2) + [1] * (len(second) + 1)
+        ids, mask = row + [pad] * rest, [1] * len(row) + [0] * rest
+        return {"input_ids": ids, "token_type_ids": types + [0] * rest, "attention_mask": mask}
+
+    def with_(key, change):
+        def wrong(first, second, length):
+            answer = right(first, second, length)
+            return answer | {key: change(answer[key], len(first), length)}
+
+        return repr(check(wrong))
+
+    assert check(right)
+    assert "keys input_ids, token_type_ids" in repr(check(lambda *given: right(*given)["input_ids"]))
+    assert "ends with [SEP]" in with_(
+        "input_ids", lambda ids, n, _: [0 if i == 3 and k > n + 1 else i for k, i in enumerate(ids)]
+    )
+    assert "belongs to the first" in with_("token_type_ids", lambda types, n, _: [*types[: n + 1], 1, *types[n + 2 :]])
+    assert "Filling is of type 0" in with_(
+        "token_type_ids", lambda types, n, length: [0] * (n + 2) + [1] * (length - n - 2)
+    )
+    assert "Filling is 0 in the mask" in with_("attention_mask", lambda mask, n, length: [1] * length)
+
+    tokenizer = AutoTokenizer.from_pretrained(Path(__file__).parents[1] / "data/models/bert")
+    sentences = "The mill is closed.", "It will not open on Monday."
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in sentences]
+    expected = tokenizer(*sentences, padding="max_length", max_length=24)
+    special = dict(cls=tokenizer.cls_token_id, sep=tokenizer.sep_token_id, pad=tokenizer.pad_token_id)
+    assert right(*ids, 24, **special) == dict(expected)  # the form in the exercise is the tokenizer's
+
+
+def test_lesson_04_accuracy_and_f1():
+    from sklearn.metrics import accuracy_score, f1_score
+
+    check = checks.lesson_04_accuracy_and_f1
+
+    def scores(predictions, labels, pos_label=1):
+        return accuracy_score(labels, predictions), f1_score(
+            labels, predictions, pos_label=pos_label, zero_division=0.0
+        )
+
+    assert check(scores)
+    assert "First the accuracy" in repr(check(lambda *given: scores(*given)[::-1]))
+    assert "the F1 of class 0" in repr(check(lambda *given: scores(*given, pos_label=0)))
+    assert "leaves out" in repr(check(lambda *given: scores(*given)[:1] * 2))
+    assert "raised ZeroDivisionError" in repr(
+        check(lambda said, labels: (scores(said, labels)[0], dividing(said, labels)))
+    )
+
+
+def dividing(predictions, labels):
+    """F1 by the formula, without the case of nothing to divide by."""
+    right = sum(said and label for said, label in zip(predictions, labels, strict=True))
+    return 2 * right / (sum(predictions) + sum(labels))
+
+
+def test_lesson_04_evaluations_seen_is_what_the_callback_does():
+    from transformers import EarlyStoppingCallback, TrainerControl, TrainerState, TrainingArguments
+
+    check = checks.lesson_04_evaluations_seen
+    arguments = TrainingArguments(
+        "outputs", load_best_model_at_end=True, metric_for_best_model="loss", eval_strategy="steps", use_cpu=True
+    )
+
+    def by_the_callback(eval_losses, patience):
+        callback, state, control = EarlyStoppingCallback(patience), TrainerState(), TrainerControl()
+        for number, loss in enumerate(eval_losses, 1):
+            callback.on_evaluate(arguments, state, control, {"eval_loss": loss})
+            state.best_metric = min(loss, state.best_metric or math.inf)  # Trainer does this when it saves
+            if control.should_training_stop:
+                return number
+        return len(eval_losses)
+
+    def after_any_rise(eval_losses, patience):
+        rises = 0
+        for number, (before, loss) in enumerate(pairwise(eval_losses), 2):
+            rises += loss >= before
+            if rises == patience:
+                return number
+        return len(eval_losses)
+
+    assert check(by_the_callback)
+    assert "goes on until" in repr(check(lambda *given: by_the_callback(*given) - given[1]))
+    assert "stops at once" in repr(check(lambda *given: by_the_callback(*given) + 1))
+    assert "resets the count" in repr(check(after_any_rise))
+
+
+def test_lesson_04_linear_rate_is_the_schedule_of_transformers():
+    import torch
+    from transformers import get_scheduler
+
+    check = checks.lesson_04_linear_rate
+
+    def by_transformers(step, learning_rate, warmup_steps, total_steps):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=learning_rate)
+        schedule = get_scheduler("linear", optimizer, warmup_steps, total_steps)
+        for _ in range(step):
+            optimizer.step()
+            schedule.step()
+        return schedule.get_last_lr()[0]
+
+    assert check(by_transformers)
+    assert "the end of the warm-up" in repr(check(lambda step, rate, warmup, total: rate * (1 - step / total)))
+    assert "the line goes up" in repr(check(lambda step, rate, warmup, total: rate * (total - step) / (total - warmup)))
+    assert "number 0" in repr(check(lambda step, rate, warmup, total: rate * (step + 1) / max(1, warmup)))
