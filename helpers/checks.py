@@ -327,3 +327,119 @@ def lesson_04_linear_rate(function: Callable) -> str:
         given = f"step {step} of {total} with {warmup} of warm-up and a rate of {rate:g}"
         expect(function(step, rate, warmup, total), rate * step / warmup if step < warmup else down, given, hints)
     return "up, then down, and the rate that you chose is reached in a single step."
+
+
+@exercise
+def lesson_05_rows_of_batch(function: Callable) -> str:
+    """`function(num_rows, batch_size, seed, epoch, batch)` lists the rows of one batch of a seeded order."""
+    import torch
+
+    for num_rows, size, seed, epoch, batch in ((40, 16, 42, 0, 0), (40, 16, 42, 3, 1), (40, 16, 7, 1, 2)):
+
+        def drawn(seed, num_rows=num_rows):
+            return torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)).tolist()
+
+        part = slice(batch * size, (batch + 1) * size)
+        hints = (
+            (list(range(num_rows))[part], "Those are the rows in the file's order."),
+            (drawn(seed)[part], "That is epoch 0; the generator is seeded anew with seed plus epoch."),
+            (drawn(seed + epoch)[(batch - 1) * size : batch * size], "The first batch is number 0."),
+        )
+        given = f"{num_rows} rows in batches of {size}, seed {seed}, epoch {epoch}, batch {batch}"
+        expect(function(num_rows, size, seed, epoch, batch), drawn(seed + epoch)[part], given, hints)
+    return "a run that was cut off anywhere can go on with the right rows."
+
+
+@exercise
+def lesson_05_clip(function: Callable) -> str:
+    """`function(gradients, max_norm)` clips a list of tensors together to one length."""
+    import torch
+
+    for values, max_norm in (([[3.0, 4.0], [12.0]], 1.0), ([[0.3], [0.4]], 1.0), ([[6.0, 8.0], [0.0]], 2.0)):
+        tensors = [torch.tensor(value) for value in values]
+        length = torch.cat(tensors).norm().item()
+        hints = (
+            ([(t * max_norm / length).tolist() for t in tensors], "What is shorter than max_norm stays as it is."),
+            ([t.clamp(-max_norm, max_norm).tolist() for t in tensors], "That cuts each number, and turns the vector."),
+            (
+                [(t * min(1.0, max_norm / max(t.norm().item(), 1e-12))).tolist() for t in tensors],
+                "One length for all tensors together, not one for each.",
+            ),
+        )
+        answer = function([tensor.clone() for tensor in tensors], max_norm)
+        answer = [a.tolist() if hasattr(a, "tolist") else a for a in answer] if isinstance(answer, list) else answer
+        expected = [(t * min(1.0, max_norm / length)).tolist() for t in tensors]
+        expect(answer, expected, f"gradients {values} and max_norm {max_norm}", hints)
+    return "the direction stays, and only what is too long is made shorter."
+
+
+@exercise
+def lesson_05_shares(function: Callable) -> str:
+    """`function(parts)` weighs the mean losses of micro-batches by their labels; -100 does not count."""
+    for parts in ([[[5, 6, 7]], [[5, -100, -100]]], [[[1, 2], [3, -100]], [[4, -100], [-100, -100]]], [[[1]], [[2]]]):
+        counts = [sum(label != -100 for row in part for label in row) for part in parts]
+        rows, cells = [len(part) for part in parts], [sum(len(row) for row in part) for part in parts]
+        hints = (
+            (counts, "Those are the counts; factors that make a mean add up to 1."),
+            ([1 / len(parts)] * len(parts), "That is the mean of means."),
+            ([count / sum(rows) for count in rows], "That counts rows, but the loss is a mean over labels."),
+            ([count / sum(cells) for count in cells], "A label of -100 is not counted."),
+        )
+        expect(function(parts), [count / sum(counts) for count in counts], f"labels {parts}", hints)
+    return "each label counts once, whichever micro-batch it came in."
+
+
+@exercise
+def lesson_06_rows_of_process(function: Callable) -> str:
+    """`function(order, batch_size, num_processes, process)` lists the rows that one process trains on, in its order."""
+    order = [7, 3, 0, 5, 1, 6, 2, 4]
+    for size, processes, process in ((2, 2, 0), (2, 2, 1), (1, 4, 2), (4, 2, 1), (2, 1, 0)):
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        expected = [row for batch in batches[process::processes] for row in batch]
+        share = len(order) // processes
+        hints = (
+            (
+                order[process * share : (process + 1) * share],
+                "Those are blocks of the order; batches are dealt in turn.",
+            ),
+            (order[process::processes], "Whole batches are dealt out, not rows."),
+            ([batch for batch in batches if batch[0] in expected], "One list of rows, not one for each batch."),
+        )
+        given = f"the order {order} in batches of {size}, process {process} of {processes}"
+        expect(function(list(order), size, processes, process), expected, given, hints)
+    return "together the processes train on what one process with the larger batch would."
+
+
+@exercise
+def lesson_06_gathered_rows(function: Callable) -> str:
+    """`function(num_rows, batch_size, num_processes)` counts the rows that `gather` returns for a whole data set."""
+    for rows, size, processes in ((9, 2, 2), (400, 64, 2), (400, 100, 4), (401, 100, 4), (5, 8, 1)):
+        rounds = math.ceil(math.ceil(rows / size) / processes)
+        expected = rounds * processes * size if processes > 1 else rows
+        hints = (
+            (rows, "That is what gather_for_metrics returns; gather keeps the rows that fill up."),
+            (expected if processes > 1 else size * rounds, "One process fills nothing up."),
+            (math.ceil(rows / size) * size, "Each process gets equally many batches."),
+            (rounds * size, "That is one process; gather returns the rows of all."),
+        )
+        given = f"{rows} rows in batches of {size} on {processes} process(es)"
+        expect(function(rows, size, processes), expected, given, hints)
+    return "the surplus was counted twice, and gather_for_metrics drops it."
+
+
+@exercise
+def lesson_06_batch_and_accumulation(function: Callable) -> str:
+    """`function(batch_size, num_processes, largest_that_fits)` keeps the batch of a step on several processes."""
+    for size, processes, limit in ((16, 2, 4), (16, 2, 8), (48, 4, 5), (32, 1, 12), (24, 8, 100)):
+        local = size // processes
+        best = max(part for part in range(1, min(local, limit) + 1) if local % part == 0)
+        whole = max(part for part in range(1, min(size, limit) + 1) if size % part == 0)
+        given = f"{size} rows a step on {processes} process(es), of which {limit} fit on one"
+        hints = (
+            ((whole, size // whole), "Each process takes its share; yours together see too many rows."),
+            ((1, local), "One at a time always fits, but fewer and larger batches are faster."),
+            ((local // best, best), "First the batch size, then the steps."),
+            ((limit, -(-local // limit)), f"{limit} times {-(-local // limit)} is not {local}."),
+        )
+        expect(function(size, processes, limit), (best, local // best), given, hints)
+    return "learning rate and schedule stay valid, since a step sees as many rows as before."

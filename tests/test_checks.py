@@ -379,3 +379,110 @@ def test_lesson_04_linear_rate_is_the_schedule_of_transformers():
     assert "the end of the warm-up" in repr(check(lambda step, rate, warmup, total: rate * (1 - step / total)))
     assert "the line goes up" in repr(check(lambda step, rate, warmup, total: rate * (total - step) / (total - warmup)))
     assert "number 0" in repr(check(lambda step, rate, warmup, total: rate * (step + 1) / max(1, warmup)))
+
+
+def test_lesson_05_rows_of_batch():
+    import torch
+    from torch.utils.data import DataLoader, RandomSampler
+
+    check = checks.lesson_05_rows_of_batch
+
+    def by_loader(num_rows, batch_size, seed, epoch, batch):
+        order = torch.Generator()
+        sampler = RandomSampler(range(num_rows), generator=order)
+        loader = DataLoader(range(num_rows), batch_size, sampler=sampler, collate_fn=list)
+        order.manual_seed(seed + epoch)
+        return list(loader)[batch]
+
+    def by_hand(num_rows, batch_size, seed):
+        order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed)).tolist()
+        return [order[i : i + batch_size] for i in range(0, num_rows, batch_size)]
+
+    assert check(by_loader)
+    assert check(lambda n, size, seed, epoch, batch: by_hand(n, size, seed + epoch)[batch])
+    assert "file's order" in repr(check(lambda n, size, seed, epoch, b: list(range(n))[b * size : (b + 1) * size]))
+    assert "seed plus epoch" in repr(check(lambda n, size, seed, epoch, batch: by_hand(n, size, seed)[batch]))
+    assert not check(lambda n, size, seed, epoch, batch: by_hand(n, size, seed + epoch)[batch - 1])
+
+
+def test_lesson_05_clip():
+    import torch
+
+    check = checks.lesson_05_clip
+
+    def by_torch(gradients, max_norm):
+        parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        return [parameter.grad for parameter in parameters]
+
+    assert check(by_torch)
+    assert "cuts each number" in repr(check(lambda gradients, most: [g.clamp(-most, most) for g in gradients]))
+    assert "One length for all" in repr(check(lambda gradients, most: [g * most / g.norm() for g in gradients]))
+    length = lambda gradients: torch.cat(gradients).norm()  # noqa: E731
+    assert "stays as it is" in repr(check(lambda gradients, most: [g * most / length(gradients) for g in gradients]))
+
+
+def test_lesson_05_shares():
+    check = checks.lesson_05_shares
+
+    def counts(parts, count=lambda row: sum(label != -100 for label in row)):
+        return [sum(count(row) for row in part) for part in parts]
+
+    def to_one(numbers):
+        return [number / sum(numbers) for number in numbers]
+
+    assert check(lambda parts: to_one(counts(parts)))
+    assert "add up to 1" in repr(check(counts))
+    assert "mean of means" in repr(check(lambda parts: [1 / len(parts)] * len(parts)))
+    assert "-100" in repr(check(lambda parts: to_one(counts(parts, len))))
+    assert not check(lambda parts: to_one([len(part) for part in parts]))
+
+
+def test_lesson_06_rows_of_process():
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+
+    check = checks.lesson_06_rows_of_process
+
+    def by_accelerate(order, batch_size, num_processes, process):
+        shard = BatchSamplerShard(BatchSampler(order, batch_size, drop_last=False), num_processes, process)
+        return [row for batch in shard for row in batch]
+
+    assert check(by_accelerate)
+    assert "dealt in turn" in repr(check(lambda o, b, n, p: o[p * len(o) // n : (p + 1) * len(o) // n]))
+    assert "Whole batches" in repr(check(lambda order, size, processes, process: order[process::processes]))
+
+
+def test_lesson_06_gathered_rows():
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+
+    check = checks.lesson_06_gathered_rows
+
+    def by_accelerate(num_rows, batch_size, num_processes):
+        if num_processes == 1:
+            return num_rows  # nothing is sharded
+        batches = BatchSampler(range(num_rows), batch_size, drop_last=False)
+        shards = [BatchSamplerShard(batches, num_processes, process) for process in range(num_processes)]
+        return sum(len(batch) for shard in shards for batch in shard)
+
+    assert check(by_accelerate)
+    assert "gather_for_metrics returns" in repr(check(lambda rows, size, processes: rows))
+    assert "equally many batches" in repr(check(lambda rows, size, processes: math.ceil(rows / size) * size))
+    assert "fills nothing" in repr(check(lambda r, b, n: math.ceil(math.ceil(r / b) / n) * n * b))
+
+
+def test_lesson_06_batch_and_accumulation():
+    check = checks.lesson_06_batch_and_accumulation
+
+    def right(size, processes, limit):
+        local = size // processes
+        part = next(part for part in range(min(local, limit), 0, -1) if local % part == 0)
+        return part, local // part
+
+    assert check(right)
+    assert "First the batch size" in repr(check(lambda *sizes: right(*sizes)[::-1]))
+    assert "Each process takes its share" in repr(check(lambda size, processes, limit: right(size, 1, limit)))
+    assert "One at a time" in repr(check(lambda size, processes, limit: (1, size // processes)))
