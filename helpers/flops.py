@@ -33,13 +33,13 @@ class GPU:
 
 
 GPUS = {
-    "t4": GPU(65e12, 8.1e12, 16, "NVIDIA T4 data sheet"),
-    "v100": GPU(125e12, 15.7e12, 32, "NVIDIA V100 data sheet, SXM2"),
-    "rtx-3090": GPU(71e12, 35.6e12, 24, "NVIDIA Ampere GA102 white paper"),
-    "rtx-4090": GPU(165.2e12, 82.6e12, 24, "NVIDIA Ada white paper"),
-    "l4": GPU(121e12, 30.3e12, 24, "NVIDIA L4 data sheet, halved: it counts sparsity"),
-    "a100": GPU(312e12, 19.5e12, 80, "NVIDIA A100 data sheet, SXM"),
-    "h100": GPU(989e12, 67e12, 80, "NVIDIA H100 data sheet, SXM, halved: it counts sparsity"),
+    "t4": GPU(65e12, 8.1e12, 16, "NVIDIA T4 data sheet (fp16; it has no bf16)"),
+    "v100": GPU(125e12, 15.7e12, 32, "NVIDIA V100 data sheet, SXM2 (fp16; it has no bf16)"),
+    "rtx-3090": GPU(71e12, 35.6e12, 24, "NVIDIA Ampere GA102 white paper, table 3: fp16 with fp32 accumulation"),
+    "rtx-4090": GPU(165.2e12, 82.6e12, 24, "NVIDIA Ada white paper, appendix A: fp16 with fp32 accumulation"),
+    "l4": GPU(121e12, 30.3e12, 24, "NVIDIA L4 data sheet; half of the 242 that it gives with sparsity"),
+    "a100": GPU(312e12, 19.5e12, 80, "NVIDIA A100 data sheet, 80 GB SXM"),
+    "h100": GPU(989e12, 67e12, 80, "NVIDIA H100 data sheet, SXM; half of the 1,979 that it gives with sparsity"),
 }
 
 
@@ -189,12 +189,13 @@ class PublishedRun:
         if self.utilization > 0.7:
             return "too fast: no run reaches that share of the peak"
         if self.utilization < 0.15:
-            return "slow: most of the GPU was idle, or more was trained than the text says"
+            return "slow: the GPUs were mostly idle, or passed over the text more often than it says"
         return "plausible"
 
 
-def _gpt2(tokens: float) -> float:
-    return training_flops(123_532_032, tokens, num_hidden_layers=12, hidden_size=768, sequence_length=1024)
+def _gpt2(tokens: float, parameters: int = 123_532_032, layers: int = 12, width: int = 768) -> float:
+    """By default GPT-2 small; the weights that multiply are those of its blocks' matrices and of the output head."""
+    return training_flops(parameters, tokens, num_hidden_layers=layers, hidden_size=width, sequence_length=1024)
 
 
 def _llama(parameters: int, tokens: float, length: int) -> float:
@@ -206,6 +207,10 @@ PUBLISHED_RUNS = (
     PublishedRun("GPT-2 124M, 10 % of OpenWebText, once", _gpt2(0.904e9), "v100", 4, 12, "half",
                  "guides: about 12 hours on 4 V100"),
     PublishedRun("the same, in fp32", _gpt2(0.904e9), "v100", 4, 12, "fp32", "guides: about 12 hours on 4 V100"),
+    PublishedRun("GPT-2 medium, 50 % of OpenWebText, once", _gpt2(4.52e9, 353_453_056, 24, 1024), "a100", 8, 48, "half",
+                 "guides: about 48 hours on 8 A100"),
+    PublishedRun("GPT-2 large, all of OpenWebText, once", _gpt2(9.04e9, 772_117_760, 36, 1280), "a100", 16, 120, "half",
+                 "guides: about 120 hours on 16 A100"),
     PublishedRun("GPT-2 124M, 600,000 steps of 491,520 tokens", _gpt2(600_000 * 491_520), "a100", 8, 96, "half",
                  "nanoGPT README: about 4 days on 8 A100 40GB"),
     PublishedRun("LLaMA 7B, 1e12 tokens", _llama(6_607_077_376, 1e12, 2048), "a100", 1, 82_432, "half",

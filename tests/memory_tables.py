@@ -3,7 +3,8 @@
     python tests/memory_tables.py accuracy      trace and estimate against real steps on the CPU
     python tests/memory_tables.py adapters      LoRA and QLoRA against PEFT and bitsandbytes
     python tests/memory_tables.py sharding      DDP, ZeRO and FSDP against two real processes
-    python tests/memory_tables.py comparison    other people's rules on the same steps
+    python tests/memory_tables.py comparison    other people's rules on the same steps, and their picture for README
+    python tests/memory_tables.py times         predicted seconds: measured steps, published training times
 
 The truth is the profiler's record of every allocation and release of torch's CPU allocator. It shares no code with the
 tracker in `helpers.memory`.
@@ -86,6 +87,18 @@ CONFIGURATIONS = {
     "qwen2, sdpa, padded": (QWEN2, 4, 128, {"padded": True}),
     "qwen2, bf16": (QWEN2, 4, 128, {"precision": "pure-bf16"}),
     "mistral, sdpa": (MISTRAL, 4, 128, {}),
+    # a tied table's two gradients; one key/value head; masks beside checkpointing; loops that hold two temporaries
+    "gpt2, autocast, small batch": (GPT2, 1, 32, {"precision": "bf16"}),
+    "gpt2, classification, padded": (GPT2 | NO_DROPOUT, 4, 128, {"task": "sequence-classification", "padded": True}),
+    "gpt2, eager, padded, autocast, checkpointing": (GPT2, 4, 128, {
+        "attn_implementation": "eager", "padded": True, "precision": "bf16", "activation_checkpointing": True}),
+    "bert, padded, bf16, checkpointing": (BERT, 8, 96, {"padded": True, "precision": "pure-bf16",
+                                                        "activation_checkpointing": True}),
+    "llama, classification, autocast, eager": (LLAMA, 4, 128, {
+        "task": "sequence-classification", "precision": "bf16", "attn_implementation": "eager"}),
+    "llama, one key/value head, padded": (LLAMA | {"num_key_value_heads": 1}, 4, 128, {"padded": True}),
+    "mistral, for-loop": (MISTRAL, 1, 32, {"optim": "adamw_torch_forloop"}),
+    "qwen2, bf16, Adafactor": (QWEN2, 1, 32, {"precision": "pure-bf16", "optim": "adafactor"}),
 }  # fmt: skip
 
 PUBLISHED = {
@@ -102,6 +115,9 @@ ADAPTERS = {
     "gpt2, LoRA, classification": (GPT2, 4, 128, {"method": "lora", "task": "sequence-classification"}),
     "gpt2, LoRA, checkpointing": (GPT2, 4, 128, {"method": "lora", "activation_checkpointing": True}),
     "bert, LoRA": (BERT, 8, 96, {"method": "lora"}),
+    "bert, LoRA, bf16, checkpointing": (BERT, 8, 96, {"method": "lora", "precision": "pure-bf16",
+                                                      "activation_checkpointing": True}),
+    "distilbert, LoRA, masked": (DISTILBERT, 8, 96, {"method": "lora", "task": "masked-lm"}),
     "distilbert, LoRA, autocast": (DISTILBERT, 8, 96, {"method": "lora", "precision": "bf16"}),
     "llama, LoRA": (LLAMA, 4, 128, {"method": "lora"}),
     "llama, LoRA, all linears": (LLAMA, 4, 128, {"method": "lora", "lora_rank": 16,
@@ -226,12 +242,12 @@ def trainer_peaks(config, batch_size, length, **settings) -> tuple[int, int]:
 
 def compare(rows) -> None:
     """Prints one line for each (name, real, traced or None, estimate), and the errors of both columns."""
-    print(f"{'configuration':<34}{'real MB':>9}{'traced':>9}{'error':>9}{'estimate':>10}{'error':>9}   peak at")
+    print(f"{'configuration':<46}{'real MB':>9}{'traced':>9}{'error':>9}{'estimate':>10}{'error':>9}   peak at")
     errors = {"trace": [], "estimate": []}
     for name, real, traced, estimated in rows:
         error = estimated.peak_bytes / real - 1
         errors["estimate"].append(abs(error))
-        line = f"{name:<34}{real / 1e6:>9.2f}"
+        line = f"{name:<46}{real / 1e6:>9.2f}"
         if traced is None:
             line += f"{'':>18}"
         else:
@@ -376,27 +392,100 @@ def rules(config, batch_size, length, settings) -> dict[str, float]:
     }
 
 
-def comparison() -> None:
-    """Five ways to predict the peak of the same real steps: AdamW, no checkpointing, which all of them cover."""
+def errors_of_rules() -> dict[str, list[float]]:
+    """Relative errors of five ways to predict the same real steps, printed row by row."""
     chosen = {
         name: row for name, row in (CONFIGURATIONS | PUBLISHED).items()
         if "optim" not in row[3] and "activation_checkpointing" not in row[3] and row[3].get("precision") != "pure-bf16"
     }  # fmt: skip
-    names = ["accelerate", "16 bytes", "EleutherAI", "Korthikanti", "estimate"]
-    errors = {name: [] for name in names}
-    print(f"{'configuration':<34}{'real MB':>9}" + "".join(f"{name:>13}" for name in names))
+    errors = {name: [] for name in ("accelerate", "16 bytes", "EleutherAI", "Korthikanti", "estimate")}
+    print(f"{'configuration':<40}{'real MB':>9}" + "".join(f"{name:>13}" for name in errors))
     for label, (config, batch_size, length, settings) in chosen.items():
         real = real_peak(config, batch_size, length, **settings)
         predicted = rules(config, batch_size, length, settings)
         predicted["estimate"] = memory.estimate(
             config, per_device_train_batch_size=batch_size, sequence_length=length, device="cpu", **settings
         ).peak_bytes
-        for name in names:
-            errors[name].append(predicted[name] / real - 1)
-        print(f"{label:<34}{real / 1e6:>9.1f}" + "".join(f"{errors[name][-1]:>+13.1%}" for name in names), flush=True)
+        for name, values in errors.items():
+            values.append(predicted[name] / real - 1)
+        line = "".join(f"{values[-1]:>+13.1%}" for values in errors.values())
+        print(f"{label:<40}{real / 1e6:>9.1f}{line}", flush=True)
     for title, summary in (("median error", statistics.median), ("largest error", max)):
-        line = "".join(f"{summary([abs(error) for error in errors[name]]):>13.1%}" for name in names)
-        print(f"{title:<43}{line}")
+        line = "".join(f"{summary([abs(error) for error in values]):>13.1%}" for values in errors.values())
+        print(f"{title:<49}{line}")
+    return errors
+
+
+def comparison() -> None:
+    """Five ways to predict the peak of the same real steps (AdamW, no checkpointing, which all of them cover); draws
+    memory_tables.svg.
+    """
+    errors = errors_of_rules()
+    draw(errors, Path(__file__).with_suffix(".svg"))
+
+
+def draw(errors: dict[str, list[float]], path: Path) -> None:
+    """Draws the errors: one dot for each step, one row for each rule, the median in words."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "memory"  # the same errors make the same file
+    import matplotlib.pyplot as plt
+
+    names = {
+        "accelerate": "accelerate estimate-memory", "16 bytes": "16 bytes a parameter",
+        "EleutherAI": "EleutherAI's calculator", "Korthikanti": "Korthikanti et al. 2022",
+        "estimate": "helpers.memory",
+    }  # fmt: skip
+    axes = plt.subplots(figsize=(8, 2.9), layout="constrained")[1]
+    axes.axvline(0, color="#333333", linewidth=1)
+    for row, (rule, values) in enumerate(reversed(errors.items())):
+        colour = "#0072B2" if rule == "estimate" else "#D55E00"
+        axes.plot([100 * value for value in values], [row] * len(values), "o", color=colour, alpha=0.5, markersize=6)
+        median = statistics.median(abs(value) for value in values)
+        axes.text(102, row, f"{median:.1%}", va="center", ha="right", fontsize=9)
+    axes.text(102, len(errors) - 0.45, "median error", ha="right", fontsize=9)
+    axes.set_yticks(range(len(errors)), [names[rule] for rule in reversed(errors)])
+    axes.set_ylim(-0.6, len(errors) - 0.1)
+    axes.set_xlim(-100, 104)
+    axes.set_xlabel(f"predicted peak against the measured one, in % ({len(values)} training steps)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    path.parent.mkdir(exist_ok=True)
+    axes.figure.savefig(path, metadata={"Date": None})
+
+
+def times() -> None:
+    """Predicted seconds of a step from a calibration, beside the fastest measured; then published training times."""
+    from helpers import flops
+
+    print(f"{'one step of':<34}{'predicted ms':>14}{'measured ms':>13}{'ratio':>8}")
+    for name, config, batch_size, length in (
+        ("gpt2, 2 x 256", GPT2 | NO_DROPOUT, 2, 256), ("llama, 4 x 128", LLAMA, 4, 128), ("bert, 8 x 96", BERT, 8, 96),
+    ):  # fmt: skip
+        a = memory.read_config(config)
+        task = "causal-lm" if a.is_decoder else "sequence-classification"
+        work = flops.training_flops(
+            a.matmul_parameters(task), batch_size * length, num_hidden_layers=a.num_hidden_layers,
+            hidden_size=a.hidden_size, sequence_length=length,
+        )  # fmt: skip
+        predicted = flops.predict_time(work, flops.calibrate(width=a.hidden_size, tokens=batch_size * length)).seconds
+        model = memory.build_model(config)
+        batch, optimizers = memory.build_batch(model, batch_size, length), memory.build_optimizers(model, "sgd")
+        seconds = []
+        for _ in range(6):
+            start = time.perf_counter()
+            memory.training_step(model, batch, optimizers)
+            seconds.append(time.perf_counter() - start)
+        fastest = min(seconds)
+        print(f"{name:<34}{predicted * 1e3:>14.1f}{fastest * 1e3:>13.1f}{predicted / fastest:>8.2f}", flush=True)
+
+    print(f"\n{'published':<46}{'GPUs':>10}{'hours':>9}{'at 40 %':>10}{'utilization':>13}  remark")
+    for run in flops.PUBLISHED_RUNS:
+        rate = getattr(flops.GPUS[run.gpu], run.precision)
+        hours = flops.predict_time(run.flops, rate, utilization=0.4, num_gpus=run.num_gpus).seconds / 3600
+        gpus = f"{run.num_gpus} {run.gpu}"
+        print(f"{run.name:<46}{gpus:>10}{run.hours:>9,.0f}{hours:>10,.1f}{run.utilization:>13.1%}  {run.remark}")
 
 
 def quiet() -> None:
@@ -412,7 +501,9 @@ def quiet() -> None:
 
 
 if __name__ == "__main__":
-    tables = {"accuracy": accuracy, "adapters": adapters, "sharding": sharding, "comparison": comparison}
+    tables = {
+        "accuracy": accuracy, "adapters": adapters, "sharding": sharding, "comparison": comparison, "times": times,
+    }  # fmt: skip
     wanted = sys.argv[1:] or list(tables)
     if unknown := [name for name in wanted if name not in tables]:
         sys.exit(f"no table {unknown[0]!r}; choose from {', '.join(tables)}")

@@ -102,6 +102,18 @@ def test_config_can_be_a_name_a_directory_an_object_or_a_dict(tmp_path):
         ("gpt2", {"attn_implementation": "flash_attention_2"}, "half precision"),
         ("gpt2", {"method": "qlora", "precision": "bf16", "num_gpus": 2, "sharding": "fsdp"}, "4-bit weights"),
         ("gpt2", {"sharding": "zero9"}, "unknown sharding"),
+        ("gpt2", {"sharding": "zero3"}, "num_gpus of at least 2"),
+        ("gpt2", {"num_gpus": True}, "num_gpus must be a whole number"),
+        ("gpt2", {"sequence_length": "512"}, "sequence_length must be a whole number"),
+        ("gpt2", {"padded": "no"}, "padded must be True or False"),
+        ("gpt2", {"activation_checkpointing": 1}, "activation_checkpointing must be True or False"),
+        ("gpt2", {"device": "tpu"}, "unknown device"),
+        ("llama-7b", {"method": "lora", "lora_target_modules": "q_proj"}, "must be a list of names"),
+        ("llama-7b", {"method": "lora", "lora_target_modules": []}, "lora_target_modules is empty"),
+        (7, {}, "config must be a name"),
+        (GPT2 | {"n_layer": "three"}, {}, "num_hidden_layers is 'three'"),
+        (GPT2 | {"n_embd": 192.0}, {}, "hidden_size is 192.0"),
+        (GPT2 | {"num_labels": 0}, {}, "num_labels is 0"),
         (GPT2 | {"n_head": 5}, {}, "5 attention heads do not divide the width of 192"),
         (LLAMA | {"num_key_value_heads": 4}, {}, "4 key/value heads do not divide 6 attention heads"),
         (GPT2 | {"n_layer": -2}, {}, "num_hidden_layers is -2"),
@@ -113,6 +125,22 @@ def test_config_can_be_a_name_a_directory_an_object_or_a_dict(tmp_path):
 def test_nonsense_raises(config, change, message):
     with pytest.raises(ValueError, match=message):
         estimate(config, **(SHAPE | change))
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        ("gpt2", {"per_device_train_batch_size": 0}, "per_device_train_batch_size must be a whole number"),
+        ("gpt2", {"precision": "fp8"}, "unknown precision"),
+        ("gpt2", {"optim": "adamm"}, "unknown optim"),
+        ("gpt2", {"sequence_length": 1025}, "beyond gpt2's 1024 positions"),
+        ("bert-base-cased", {"task": "causal-lm"}, "does not generate"),
+        ("llama-7b", {"method": "qlora", "precision": "bf16"}, "cannot follow 4-bit weights"),
+    ],
+)
+def test_trace_refuses_nonsense_too(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        trace(config, **(SHAPE | change))
 
 
 def test_directory_without_a_config(tmp_path):
@@ -201,7 +229,10 @@ def test_estimate_against_traces_of_random_settings():
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gpt2, sdpa", "gpt2, 8-bit AdamW", "bert, autocast", "qwen2, bf16"])
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2, sdpa", "gpt2, 8-bit AdamW", "gpt2, autocast, small batch", "bert, autocast", "qwen2, bf16, Adafactor"],
+)
 def test_trace_and_estimate_against_the_real_allocator(name):
     config, batch_size, length, settings = CONFIGURATIONS[name]
     shape = {"per_device_train_batch_size": batch_size, "sequence_length": length, "device": "cpu"}
