@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 from functools import cache
@@ -283,6 +284,14 @@ def test_a_trainer_that_counts_tokens_ends_a_run_only_once(tmp_path):
     training, validation = plot(history).axes[0].lines
     assert (len(training.get_xdata()), len(validation.get_xdata())) == (24, 3)
     assert last not in validation.get_ydata()
+
+
+def test_lesson_04_shows_every_pattern():
+    """In the committed outputs: each is a real run, which may come out otherwise when data or checkpoint change."""
+    notebook = json.loads((Path(ROOT) / "notebooks" / "04_mrpc_trainer.ipynb").read_text(encoding="utf-8"))
+    outputs = json.dumps([cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"])
+    shown = set(re.findall(r"Pattern:\s+(\w+)", outputs))
+    assert {"healthy", "steppy", "underfitting", "diverging", "overfitting"} <= shown
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
