@@ -204,7 +204,7 @@ class _Run:
         """Bytes per token of the attention mask, which the blocks share: every pair of tokens of each sequence."""
         if self.attention == "eager":
             return self.r * self.length if self.a.is_decoder or self.padded else 0
-        return self.length if self.padded and not self.gpu else 0
+        return self.length if self.padded else 0
 
 
 def _block(run: _Run) -> list[_Operation]:
@@ -347,6 +347,91 @@ def _backward_peak(operations: list[_Operation], tokens: int) -> float:
     return peak
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """What the blocks take, in bytes. With LoRA the first keeps less: before its adapters nothing has a gradient."""
+
+    kept: float  # by one block
+    first: float  # by the first
+    backward: float  # most during one block's backward pass
+    first_backward: float
+    forward: float  # most while one block runs forward
+    input: float  # of one block: all that checkpointing keeps
+    recomputed: float  # by the block that checkpointing has run again, beside its input
+    mask: float  # of attention; shared by all blocks
+    held: float  # beside it, until a block ends
+    casts: float  # autocast's copies of one block's weights
+    first_casts: float
+
+
+def _blocks(run: _Run) -> _Blocks:
+    a, tokens, linears = run.a, run.tokens, run.a.block_linears()
+    operations = _block(run)
+    first = 0
+    if not run.full and not run.checkpointing:
+        first = next(n for n, operation in enumerate(operations) if operation.name in run.adapters)
+    first_operations = [replace(operation, keeps={}) for operation in operations[:first]] + operations[first:]
+    kept, forward = tokens * _kept(operations), tokens * _forward_peak(operations)
+    backward, first_backward = _backward_peak(operations, tokens), _backward_peak(first_operations, tokens)
+    # Encoders' eager attention holds its fp32 probabilities until the end of the block.
+    holds = run.attention == "eager" and run.autocast and run.gpu and not a.is_decoder and a.attention_dropout > 0
+    held = tokens * a.num_attention_heads * run.length * 4 * holds
+    # A block's input is one of the tensors that it keeps, unless that is a copy in another precision.
+    block_input = tokens * a.hidden_size * run.r
+    own = "input of norm 1" if a.is_decoder else "norm 2 output before"
+    same = any(own in operation.keeps for operation in operations) and not (a.gated and run.r == 2)
+    if run.checkpointing:  # each block runs forward once more, when its output's gradient is there
+        forward += held
+        backward, first_backward = (max(size, forward + block_input) for size in (backward, first_backward))
+    casts = first_casts = 0
+    if run.autocast:  # of frozen weights only where a gradient goes through them
+        trained = 0 if run.full else sum(rank * sum(linears[name][:2]) for name, rank in run.adapters.items())
+        casts = 2 * (sum(inputs * outputs for inputs, outputs, _ in linears.values()) + trained)
+        before = [linears[operation.name] for operation in operations[:first] if operation.name in linears]
+        first_casts = casts - 2 * sum(inputs * outputs for inputs, outputs, _ in before)
+    return _Blocks(
+        kept=kept,
+        first=tokens * _kept(first_operations),
+        backward=backward,
+        first_backward=first_backward,
+        forward=forward,
+        input=block_input,
+        recomputed=(kept - block_input * same) * run.checkpointing,
+        mask=tokens * run.mask,
+        held=held,
+        casts=casts,
+        first_casts=first_casts,
+    )
+
+
+def _attention_kind(a: Architecture, attn_implementation: str, precision: str, padded: bool, device: str) -> str:
+    """Which attention really runs: the fused kernels do not take everything."""
+    if attn_implementation != "sdpa":
+        return "eager" if attn_implementation == "eager" else "fused"
+    if device != "cuda":
+        return "math" if a.attention_dropout else "fused"  # the CPU's fused attention has no dropout
+    grouped = a.num_key_value_heads != a.num_attention_heads
+    return "math" if precision == "fp32" and grouped and not padded else "fused"  # nor CUDA's in fp32 grouped heads
+
+
+def _ends(run: _Run) -> tuple[float, float, float]:
+    """Bytes per token kept before the blocks and after them, and in flight in the final norm's backward pass."""
+    a, d, e, r = run.a, run.a.hidden_size, run.e, run.r
+    # Before: BERT's norm, dropout's mask
+    front = (0 if a.is_decoder else d * r + 8) + (d * (1 if run.gpu else r) if a.embedding_dropout else 0)
+    if not run.full:  # checkpointing needs a gradient to reach each block: PEFT asks the embeddings for one
+        front = front + d * r * (not a.gated) if run.checkpointing else 0
+    read = d * e if run.full or not run.generates else 0  # what a head reads, if it is trained
+    if a.gated:
+        normalised = r * d if run.full else 0
+        return front, d * 4 + normalised + 4 + read, 16 * d - normalised
+    if a.is_decoder:
+        return front, d * r + 8 + read, 2 * r * d
+    if run.task == "masked-lm":
+        return front, d * (3 * e + r) if run.full else d * 2 * e, 0
+    return front, d * r, 0
+
+
 def _matrices(shapes, table):
     return [shape for shape in shapes if len(shape) == 2 and shape != table]
 
@@ -450,7 +535,7 @@ def estimate(
         checkpointing=activation_checkpointing,
         adapters=None if method == "full" else adapted,
     )
-    tokens, e, r, full, generates = run.tokens, run.e, run.r, run.full, run.generates
+    e, r, full, generates = run.e, run.r, run.full, run.generates
 
     # Weights, gradients, optimizer state
     shapes, groups, parameters = a.parameter_shapes(task), a.parameter_groups(task), a.parameters(task)
@@ -471,82 +556,60 @@ def estimate(
         weights += int(layers * in_linears * (0.5 + 1 / 64 + 4 / (64 * 256) - r))
     state, optimizer_temporary = _optimizer(optim, trained, (v, d), r if full else 4, run.gpu)
 
-    # Activations: one block, kept and at its worst, then what comes before the blocks and after them
-    operations = first_operations = _block(run)
-    first = 0
-    if not full and not activation_checkpointing:  # nothing before the first adapter needs a gradient
-        first = next(index for index, operation in enumerate(operations) if operation.name in adapted)
-        first_operations = [replace(operation, keeps={}) for operation in operations[:first]] + operations[first:]
-    one_block, first_block = tokens * _kept(operations), tokens * _kept(first_operations)
-    backward, first_backward = _backward_peak(operations, tokens), _backward_peak(first_operations, tokens)
-    block_forward, mask = tokens * _forward_peak(operations), tokens * run.mask
-    # Encoders' eager attention holds its fp32 probabilities until the end of the block.
-    held = a.num_attention_heads * sequence_length * 4
-    held *= run.attention == "eager" and run.autocast and run.gpu and not a.is_decoder and a.attention_dropout > 0
-    # A block's input is one of the tensors that it keeps, unless that is a copy in another precision.
-    block_input = tokens * d * r
-    own_input = "input of norm 1" if a.is_decoder else "norm 2 output before"
-    same = any(own_input in operation.keeps for operation in operations) and not (a.gated and r == 2)
-    recomputed = 0
-    if activation_checkpointing:  # each block runs forward once more, when its output's gradient is there
-        recomputed = one_block - block_input * same
-        block_forward += tokens * held
-        backward = max(backward, block_forward + block_input)
-        first_backward = max(first_backward, block_forward + block_input)
-    front, end, end_flow = (tokens * size for size in _ends(run))
-    in_blocks = layers * block_input + mask if activation_checkpointing else first_block + (layers - 1) * one_block
+    b = _blocks(run)
+    front, end, end_flow = (run.tokens * size for size in _ends(run))
+    in_blocks = b.first + (layers - 1) * b.kept
+    if activation_checkpointing:
+        in_blocks = layers * b.input + b.mask
     kept = front + end + in_blocks
-    forward = tokens * (d * (2 * r + (e if a.hidden_dropout or not a.is_decoder else 0)) + held)
-    forward = max(forward + mask * (not activation_checkpointing), block_forward - one_block - end)
+    forward = run.tokens * d * (2 * r + (e if a.hidden_dropout or not a.is_decoder else 0)) + b.held
+    forward = max(forward + b.mask * (not activation_checkpointing), b.forward - b.kept - end)
     head_gradient = v * d * r if generates and full else 0
     logits = 0
     if generates:  # log-softmax and two gradients in fp32; then the gradient in half precision and the head's own
         width = 2 if task == "masked-lm" and run.precision == "pure-bf16" else 4  # causal models widen their logits
-        logits = max(3 * width * tokens * v, (width + (e if e == 2 else 0)) * tokens * v + head_gradient)
-    # Autocast's copies of the weights: of the first block's only those through which a gradient goes
-    block_casts, head_casts, first_casts = 0, 0, 0
-    if run.autocast:
-        block_casts = 2 * (in_linears + (0 if full else in_adapters))
-        head_casts = 2 * {"causal-lm": v * d, "masked-lm": (v + d) * d}.get(task, 0)
-        before = [linears[operation.name] for operation in operations[:first] if operation.name in linears]
-        first_casts = block_casts - 2 * sum(inputs * outputs for inputs, outputs, _ in before)
-    casts = (layers - 1) * block_casts + first_casts + head_casts
-    batch = tokens * 8 * ((2 if generates else 1) + (1 if padded else 0))
+        logits = run.tokens * v
+        logits = max(3 * width * logits, (width + (e if e == 2 else 0)) * logits + head_gradient)
+    head_casts = 2 * {"causal-lm": v * d, "masked-lm": (v + d) * d}.get(task, 0) * run.autocast
+    casts = (layers - 1) * b.casts + b.first_casts + head_casts
+    batch = run.tokens * 8 * ((2 if generates else 1) + (1 if padded else 0))
 
-    # Several processes: each keeps its share, and gathers what it needs when it needs it
+    # Gradients that are there before the first block's: all but its own and the embeddings'
     tied = generates and a.tie_word_embeddings
-    made_last = r * (groups["embeddings"] - (v * d if tied else 0)) if full else 0  # the embeddings' gradients
+    made_last = r * (groups["embeddings"] - (v * d if tied else 0)) if full else 0
     in_block = r * sum(i * o + o * bias for i, o, bias in linears.values()) if full else 4 * in_adapters
     made_before = gradients - made_last - in_block
     duplicates = (1 if run.autocast else 2) * head_gradient if tied else 0  # a tied table gets two gradients, and a sum
-    block = r * groups["block"]
-    outside = weights - layers * block  # weights of no block: FSDP's root unit
+
+    # Several processes: each keeps its share, and gathers what it needs when it needs it
     shared = dict.fromkeys(("loss", "last block", "first block", "embeddings", "optimizer step"), 0)
     if num_gpus > 1:
         state /= 1 if sharding == "ddp" else num_gpus
-        if sharding in ("ddp", "zero1"):
-            shared = dict.fromkeys(shared, gradients)  # DDP's buckets
-        else:  # a unit is gathered before it runs; its gradients are copied, and reduced to a share
-            shared |= {"loss": outside + block, "last block": outside + 3 * block, "first block": outside + 3 * block}
-            if sharding == "zero2":
-                shared |= {"loss": weights, "last block": weights + block, "first block": outside + 2 * block}
-            made_before = (made_before - head_gradient) / num_gpus + head_gradient
-            root = outside if full else 0  # its gradients are reduced last
-            shared["embeddings"] = outside + max(root, duplicates + block) + root - root / num_gpus
-            duplicates = 0
-            weights, gradients = weights / num_gpus, gradients / num_gpus
+    if num_gpus > 1 and sharding in ("ddp", "zero1"):
+        shared = dict.fromkeys(shared, gradients)  # DDP's buckets
+    elif num_gpus > 1:  # a unit is gathered before it runs; its gradients are copied, and reduced to a share
+        block = r * groups["block"]
+        outside = weights - layers * block  # weights of no block: FSDP's root unit
+        shared |= {"loss": outside + block, "last block": outside + 3 * block, "first block": outside + 3 * block}
+        if sharding == "zero2":
+            shared |= {"loss": weights, "last block": weights + block, "first block": outside + 2 * block}
+        made_before = (made_before - head_gradient) / num_gpus + head_gradient
+        root = outside if full else 0  # its gradients are reduced last
+        shared["embeddings"] = outside + max(root, duplicates + block) + root - root / num_gpus
+        duplicates = 0
+        weights, gradients = weights / num_gpus, gradients / num_gpus
 
     fixed = {"weights": weights, "optimizer state": state, "batch": batch}
     half = "weights in half precision"
     instants = {
         "loss": fixed | {half: head_casts if activation_checkpointing else casts, "activations": kept,
                          "temporaries": logits or forward},
-        "last block": fixed | {half: block_casts if activation_checkpointing else casts - head_casts,
-                               "gradients": head_gradient, "activations": kept - end + recomputed,
-                               "temporaries": max(backward - one_block, end + end_flow - recomputed)},
-        "first block": fixed | {half: first_casts, "gradients": made_before,
-                                "activations": front + first_block + mask * activation_checkpointing,
-                                "temporaries": first_backward - first_block},
+        "last block": fixed | {half: b.casts if activation_checkpointing else casts - head_casts,
+                               "gradients": head_gradient, "activations": kept - end + b.recomputed,
+                               "temporaries": max(b.backward - b.kept, end + end_flow - b.recomputed)},
+        "first block": fixed | {half: b.first_casts, "gradients": made_before,
+                                "activations": front + b.first + b.mask * activation_checkpointing,
+                                "temporaries": b.first_backward - b.first},
         "embeddings": fixed | {"gradients": gradients, "activations": front, "temporaries": duplicates},
         "optimizer step": fixed | {"gradients": gradients, "temporaries": optimizer_temporary},
     }  # fmt: skip
@@ -563,34 +626,6 @@ def estimate(
         title, parameters, trainable, *map(math.ceil, (weights, gradients, state, kept, batch)), instants,
         notes=(NOT_SEEN,) if run.gpu else (),
     )  # fmt: skip
-
-
-def _attention_kind(a: Architecture, attn_implementation: str, precision: str, padded: bool, device: str) -> str:
-    """Which attention really runs: the fused kernels do not take everything."""
-    if attn_implementation != "sdpa":
-        return "eager" if attn_implementation == "eager" else "fused"
-    if device != "cuda":
-        return "math" if a.attention_dropout else "fused"  # the CPU's fused attention has no dropout
-    grouped = a.num_key_value_heads != a.num_attention_heads
-    return "math" if precision == "fp32" and grouped and not padded else "fused"  # nor CUDA's in fp32 grouped heads
-
-
-def _ends(run: _Run) -> tuple[float, float, float]:
-    """Bytes per token kept before the blocks and after them, and in flight in the final norm's backward pass."""
-    a, d, e, r = run.a, run.a.hidden_size, run.e, run.r
-    # Before: BERT's norm, dropout's mask
-    front = (0 if a.is_decoder else d * r + 8) + (d * (1 if run.gpu else r) if a.embedding_dropout else 0)
-    if not run.full:  # checkpointing needs a gradient to reach each block: PEFT asks the embeddings for one
-        front = front + d * r * (not a.gated) if run.checkpointing else 0
-    read = d * e if run.full or not run.generates else 0  # what a head reads, if it is trained
-    if a.gated:
-        normalised = r * d if run.full else 0
-        return front, d * 4 + normalised + 4 + read, 16 * d - normalised
-    if a.is_decoder:
-        return front, d * r + 8 + read, 2 * r * d
-    if run.task == "masked-lm":
-        return front, d * (3 * e + r) if run.full else d * 2 * e, 0
-    return front, d * r, 0
 
 
 def main(arguments: list[str] | None = None) -> int:
