@@ -22,6 +22,7 @@ import re
 import shutil
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -94,7 +95,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     defaults = profile.openwebtext
     p.set_defaults(
         sequence_length=defaults.block_size,
-        mixed_precision="bf16" if defaults.bf16 else "no",
+        mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16" if defaults.bf16 else "no"),
         use_cpu=profile.use_cpu,
         **{name: getattr(defaults, name) for name in (
             "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
@@ -445,6 +446,52 @@ def save_model(accelerator, model, config, tokenizer, folder: Path) -> None:
 # --- Training ------------------------------------------------------------------------------------
 
 
+def make_accelerator(args: argparse.Namespace):
+    """Accelerate as its launcher asks for; alone or under torchrun, one process or DDP."""
+    import torch
+    from accelerate import Accelerator, DistributedType, PartialState
+    from accelerate.utils import FullyShardedDataParallelPlugin, GradientAccumulationPlugin, ProjectConfiguration
+
+    cpu = args.use_cpu or not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true",
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
+        log_with=None if args.report_to == "none" else args.report_to,
+        project_config=ProjectConfiguration(str(args.output_dir), logging_dir=str(args.output_dir / "tracking")),
+    )
+    if cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":  # Accelerate 1.15 would run DDP without a word
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        for state in (PartialState(), accelerator.state):
+            state.distributed_type = DistributedType.FSDP
+    kind = accelerator.distributed_type.value
+    if kind == "DEEPSPEED":  # it divides and clips by itself
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_micro_batch_size_per_gpu=args.per_device_train_batch_size,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            gradient_clipping=args.max_grad_norm,
+        )
+    if args.optim == "muon" and kind in ("FSDP", "DEEPSPEED"):
+        raise InputError("--optim muon needs whole matrices: use it with one process or with DDP")
+    return accelerator
+
+
+def training_step(accelerator, model, optimizers: list, batches, max_grad_norm: float):
+    """One step of the optimizers on batches [accumulation, rows, length + 1]; returns this process's mean loss."""
+    total = 0.0
+    for batch in batches:
+        with accelerator.accumulate(model):
+            loss = model(batch)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        total = total + loss.detach() / len(batches)
+    return total
+
+
 def announce(args, accelerator, config, validation_tokens: int) -> None:
     """Prints what the run will take, before it takes it."""
     from helpers.flops import calibrate, predict_time, training_flops
@@ -481,8 +528,7 @@ def announce(args, accelerator, config, validation_tokens: int) -> None:
 
 def train(args: argparse.Namespace) -> None:
     import torch
-    from accelerate import Accelerator
-    from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, broadcast, set_seed
+    from accelerate.utils import broadcast, set_seed
     from tqdm import tqdm
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -490,25 +536,9 @@ def train(args: argparse.Namespace) -> None:
     disable_progress_bar()  # there is one bar, ours
     if args.report_to != "none" and not importlib.util.find_spec(args.report_to):
         raise InputError(f"--report-to {args.report_to}: not installed; pip install {args.report_to}")
-    tracker = None if args.report_to == "none" else args.report_to
-    accelerator = Accelerator(
-        cpu=args.use_cpu,
-        mixed_precision=args.mixed_precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
-        log_with=tracker,
-        project_config=ProjectConfiguration(str(args.output_dir), logging_dir=str(args.output_dir / "tracking")),
-    )
+    accelerator = make_accelerator(args)
     main, world, accumulation = accelerator.is_main_process, accelerator.num_processes, args.gradient_accumulation_steps
-    rows, length = args.per_device_train_batch_size, args.sequence_length
-    kind = accelerator.distributed_type.value
-    if args.optim == "muon" and kind in ("FSDP", "DEEPSPEED"):
-        raise InputError("--optim muon needs whole matrices: use it with one process or with DDP")
-    if kind == "DEEPSPEED":  # it divides and clips by itself
-        accelerator.state.deepspeed_plugin.deepspeed_config.update(
-            train_micro_batch_size_per_gpu=rows,
-            gradient_accumulation_steps=accumulation,
-            gradient_clipping=args.max_grad_norm,
-        )
+    rows, length, kind = args.per_device_train_batch_size, args.sequence_length, accelerator.distributed_type.value
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model, revision=args.model_revision)
@@ -532,14 +562,19 @@ def train(args: argparse.Namespace) -> None:
 
     configuration = {key: value for key, value in vars(args).items() if key not in MAY_CHANGE}
     configuration |= {"num_processes": world, "distributed_type": kind, "num_shards": stream.num_shards}
+    configuration |= {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
+    configuration["tokenizer"] = zlib.crc32(tokenizer.backend_tokenizer.to_str().encode())
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    if main:
+        for unfinished in args.output_dir.glob("*.tmp"):  # left by a kill
+            shutil.rmtree(unfinished, ignore_errors=True)
     step, position = 0, Position()
     if checkpoint := find_checkpoint(args.output_dir):
         step, position = load_checkpoint(accelerator, checkpoint, configuration)
         if main:
             print(f"resuming    {checkpoint} after step {step}, at {position}", flush=True)
     log = Log(args.output_dir / "log.jsonl", step) if main else None
-    if tracker:
+    if args.report_to != "none":
         accelerator.init_trackers("pretrain_gpt2", config=configuration)
 
     batches = stream.read_ahead(rows * world * accumulation, length, position) if main else None
@@ -558,7 +593,15 @@ def train(args: argparse.Namespace) -> None:
         if main:
             first = step - len(values) + 1
             for i, (loss, rate, where) in enumerate(zip(values, rates, positions, strict=True)):
-                log.write({"step": first + i, "loss": loss, "learning_rate": rate, "position": where})
+                log.write(
+                    {
+                        "step": first + i,
+                        "loss": loss,
+                        "learning_rate": rate,
+                        "tokens_per_second": round(speed),
+                        "position": where,
+                    }
+                )
             bar.set_postfix_str(f"loss {values[-1]:.3f}, {speed:,.0f} tokens/s")
             accelerator.log({"loss": values[-1], "learning_rate": rates[-1], "tokens_per_second": speed}, step=step)
         for kept in (losses, rates, positions):
@@ -582,19 +625,9 @@ def train(args: argparse.Namespace) -> None:
             for group, rate in zip(optimizer.param_groups, peak, strict=True):
                 group["lr"] = rate * share
 
-        step_loss = 0.0
-        for part in batch.view(accumulation, world, rows, length + 1)[:, accelerator.process_index]:
-            with accelerator.accumulate(model):
-                loss = model(part)
-                accelerator.backward(loss)
-                step_loss = step_loss + loss.detach() / accumulation
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-                for optimizer in optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad()
+        mine = batch.view(accumulation, world, rows, length + 1)[:, accelerator.process_index]
+        losses.append(training_step(accelerator, model, optimizers, mine, args.max_grad_norm))
         step += 1
-        losses.append(step_loss)
         rates.append(args.learning_rate * share)
         positions.append(asdict(position))
         bar.update()

@@ -1,0 +1,618 @@
+"""scripts/pretrain_gpt2.py: what it reads, what survives a kill, what it refuses, and that its launchers agree.
+
+Most runs are forked from a process that has imported torch already: a real process, killed with a real SIGKILL, that
+starts in a moment.
+"""
+
+import ctypes
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.profiles import ROOT, load_profile
+
+load_profile("reduced")  # offline, before any library is imported
+sys.path.insert(0, str(ROOT / "scripts"))
+import pretrain_gpt2  # noqa: E402
+
+CORPUS = str(ROOT / "data" / "openwebtext")
+TINY = [
+    "--config-overrides=n_layer=2,n_embd=32,n_head=2", "--sequence-length=32", "--per-device-train-batch-size=4",
+    "--max-steps=24", "--eval-steps=12", "--save-steps=3", "--logging-steps=1", "--validation-documents=20",
+    "--shuffle-buffer=50",
+]  # fmt: skip
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    ["torch", "accelerate", "datasets", "tqdm", "pretrain_gpt2", "transformers.models.gpt2.modeling_gpt2",
+     "transformers.models.gpt2.tokenization_gpt2", "torch.utils.checkpoint", "helpers.memory", "helpers.flops"]
+)  # fmt: skip
+
+
+def child(arguments, output, environment, slow_writing, file_size, disk):
+    """Runs the program in a forked process. `slow_writing`: seconds that each file of a checkpoint takes."""
+    os.environ.update(environment)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if slow_writing:
+        sync = pretrain_gpt2.sync
+        pretrain_gpt2.sync = lambda path: (time.sleep(slow_writing), sync(path))
+    if file_size:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    if disk:
+        folder, size = disk
+        libc = ctypes.CDLL(None, use_errno=True)
+        new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
+        if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
+            os._exit(77)
+        if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
+            os._exit(77)
+    try:
+        pretrain_gpt2.main(arguments)
+    finally:
+        if disk:
+            print("left behind:", sorted(path.name for path in Path(disk[0]).rglob("*")), flush=True)
+
+
+class Run:
+    """The program, started in one or two processes."""
+
+    def __init__(self, folder, *arguments, processes=1, slow_writing=0.0, file_size=0, disk=None, tiny=TINY):
+        self.folder, self.output = Path(folder), Path(f"{folder}.out")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.processes = []
+        for rank in range(processes):
+            environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+            if processes > 1:
+                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
+                                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+            told = [*tiny, f"--output-dir={folder}", *arguments]
+            given = (told, self.output, environment, slow_writing, file_size, disk)
+            self.processes.append(context.Process(target=child, args=given, daemon=True))
+            self.processes[-1].start()
+
+    def wait(self, until=None, seconds=120) -> None:
+        """Waits for the end, or until something is true."""
+        end = time.monotonic() + seconds
+        while any(process.is_alive() for process in self.processes) and not (until and until()):
+            assert time.monotonic() < end, f"still running after {seconds} s:\n{self.text}"
+            time.sleep(0.001)
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.join()
+            assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
+
+    def finish(self) -> "Run":
+        self.wait()
+        assert [process.exitcode for process in self.processes] == [0] * len(self.processes), self.text
+        return self
+
+    def refusal(self) -> str:
+        """Waits for the program to refuse; returns what it says, which is one line and no traceback."""
+        self.wait()
+        assert self.processes[0].exitcode == 1, self.text
+        assert "Traceback" not in self.text
+        return next(line for line in self.text.splitlines() if line.startswith("error: "))
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text() if self.output.exists() else ""
+
+    @property
+    def log(self) -> list[dict]:
+        """What has been written so far, a line that is being written left out."""
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def steps(self) -> list[tuple]:
+        """(step, loss, rate, position) for each step; the validation lines among them."""
+        return [tuple((k, str(v)) for k, v in line.items() if k != "tokens_per_second") for line in self.log]
+
+    @property
+    def losses(self) -> list[float]:
+        return [line["loss"] for line in self.log if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Run:
+    return Run(tmp_path_factory.mktemp("pretrain") / "uninterrupted").finish()
+
+
+# --- The stream ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(load_profile("reduced").openwebtext.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def small_corpus(tmp_path_factory):
+    """Three shards of 40, 30 and 50 short documents, among them an empty one, and one longer than several blocks."""
+    from datasets import Dataset
+
+    folder = tmp_path_factory.mktemp("corpus")
+    texts = [f"Document {i} tells of {i * 7} ships." for i in range(120)]
+    texts[50], texts[77] = "", "A long tale. " * 100
+    for number, (first, last) in enumerate([(0, 40), (40, 70), (70, 120)]):
+        Dataset.from_dict({"text": texts[first:last]}).to_parquet(folder / f"train-{number}.parquet")
+    return folder, texts
+
+
+def make_stream(corpus, tokenizer, *arguments):
+    told = ["--output-dir=unused", f"--dataset={corpus}", "--validation-documents=5", "--shuffle-buffer=16"]
+    return pretrain_gpt2.TokenStream(pretrain_gpt2.parse_arguments([*told, *arguments]), tokenizer)
+
+
+def take(stream, tokens: int, start=None, rows=2, length=16) -> tuple[list[int], list]:
+    """Returns at least so many tokens in the order of the stream, and (tokens before it, position) after each batch."""
+    ids, positions = [], []
+    for batch, position in stream.blocks(rows, length, start or pretrain_gpt2.Position()):
+        assert batch.shape == (rows, length + 1)
+        assert (batch[:-1, -1] == batch[1:, 0]).all()  # the last label of a row is the first token of the next
+        ids += batch[:, :-1].flatten().tolist()
+        positions.append((len(ids), position))
+        if len(ids) >= tokens:
+            return ids, positions
+
+
+def test_an_epoch_holds_every_document_once_and_every_token(small_corpus, tokenizer):
+    folder, texts = small_corpus
+    stream = make_stream(folder, tokenizer)
+    expected = [ids.tolist() for ids in stream.encode(texts[5:])]
+    count = sum(map(len, expected))
+    ids, _ = take(stream, 2 * count + 100)
+    epochs = [ids[:count], ids[count : 2 * count]]
+    for epoch in epochs:
+        found, document = [], []
+        for token in epoch:
+            document.append(token)
+            if token == tokenizer.eos_token_id:
+                found.append(document)
+                document = []
+        assert not document  # an epoch ends with a document's end: nothing is dropped
+        assert sorted(found) == sorted(expected)
+    assert epochs[0] != epochs[1]  # in another order
+
+
+def test_the_stream_goes_on_from_any_position(small_corpus, tokenizer):
+    ids, positions = take(make_stream(small_corpus[0], tokenizer), 5000)
+    for done, position in positions[:: len(positions) // 12]:
+        again, _ = take(make_stream(small_corpus[0], tokenizer), 320, position)
+        assert again == (ids + again)[done : done + len(again)] or done + len(again) > len(ids)
+    assert len({position.epoch for _, position in positions}) > 1
+    assert any(position.token > 16 for _, position in positions)
+
+
+def test_the_order_depends_on_the_seed_and_validation_is_held_out(small_corpus, tokenizer):
+    first, _ = take(make_stream(small_corpus[0], tokenizer), 1000)
+    other, _ = take(make_stream(small_corpus[0], tokenizer, "--seed=1"), 1000)
+    assert first != other
+    stream = make_stream(small_corpus[0], tokenizer)
+    held = [token for ids in stream.encode(small_corpus[1][:5]) for token in ids.tolist()]
+    assert stream.validation_blocks(16)[:, :-1].flatten().tolist() == held[: (len(held) - 1) // 16 * 16]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "txt", "csv"])
+def test_other_files_are_read(suffix, tmp_path, tokenizer):
+    from datasets import Dataset
+
+    texts = [f"Line {i} of the file." for i in range(40)]
+    path = tmp_path / f"corpus.{suffix}"
+    if suffix == "txt":
+        path.write_text("\n".join(texts))
+    else:
+        data = Dataset.from_dict({"text": texts})
+        data.to_json(path) if suffix == "jsonl" else data.to_csv(path)
+    stream = make_stream(path, tokenizer, "--shuffle-buffer=1")
+    expected = [token for ids in stream.encode(texts[5:]) for token in ids.tolist()]
+    ids, _ = take(stream, 200)
+    assert ids[:200] == expected[:200]
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def test_it_says_what_it_will_take_learns_and_saves_a_model(uninterrupted):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for told in ("parameters", "24 steps of 128 tokens: 3,072 tokens", "GB a process, predicted", "tokens/s"):
+        assert told in uninterrupted.text
+    losses = uninterrupted.losses
+    assert len(losses) == 24
+    assert abs(losses[0] - math.log(4096)) < 0.2  # a random model guesses evenly
+    assert losses[-1] < losses[0] - 0.3
+    model = AutoModelForCausalLM.from_pretrained(uninterrupted.folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(uninterrupted.folder / "model")
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert f"model       {model.num_parameters():,} parameters" in uninterrupted.text
+
+    stream = make_stream(CORPUS, tokenizer, "--validation-documents=20")
+    blocks = stream.validation_blocks(32)
+    with torch.no_grad():
+        logits = model(blocks[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten()).item()
+    last = uninterrupted.log[-1]
+    assert loss == pytest.approx(last["eval_loss"], abs=1e-4)
+    assert last["perplexity"] == pytest.approx(math.exp(loss), rel=1e-3)
+
+
+def test_its_loss_is_that_of_transformers(tokenizer):
+    """Predicting in parts with labels moved beforehand changes nothing, nor does the other GELU."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    args = pretrain_gpt2.parse_arguments(["--output-dir=unused", *TINY])
+    config = pretrain_gpt2.build_config(args, tokenizer)
+    model = pretrain_gpt2.build_model(config)
+    plain = GPT2LMHeadModel(GPT2Config(**{**config.to_dict(), "activation_function": "gelu_new"}))
+    plain.load_state_dict(model.state_dict())
+    ids = torch.randint(0, 4096, (40, 33))
+    loss, expected = model(ids), plain(input_ids=ids, labels=ids).loss
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    for optimizer in (loss, expected):
+        optimizer.backward()
+    for (name, parameter), other in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(parameter.grad, other.grad, atol=1e-5), name
+
+
+def test_two_processes_take_the_same_steps_as_one(uninterrupted, tmp_path):
+    two = Run(tmp_path / "two", "--per-device-train-batch-size=2", processes=2).finish()
+    assert [line.get("position") for line in two.log] == [line.get("position") for line in uninterrupted.log]
+    assert two.losses == pytest.approx(uninterrupted.losses, abs=1e-4)
+    assert two.log[-1]["eval_loss"] == pytest.approx(uninterrupted.log[-1]["eval_loss"], abs=1e-4)
+
+
+def test_accumulation_checkpointing_and_bf16_change_the_cost_not_the_course(uninterrupted, tmp_path):
+    short = ["--save-steps=100"]
+    parts = Run(tmp_path / "parts", "--per-device-train-batch-size=1", "--gradient-accumulation-steps=4", *short)
+    parts.finish()
+    assert parts.losses == pytest.approx(uninterrupted.losses, abs=1e-4)
+    cheap = Run(tmp_path / "cheap", "--activation-checkpointing", "--mixed-precision=bf16", *short).finish()
+    assert cheap.losses == pytest.approx(uninterrupted.losses, abs=0.05)
+    assert cheap.losses != uninterrupted.losses
+
+
+def test_muon_learns_and_resumes(tmp_path):
+    arguments = ["--optim=muon", "--logging-steps=4"]
+    whole = Run(tmp_path / "whole", *arguments).finish()
+    run = Run(tmp_path / "killed", *arguments)
+    run.wait(until=lambda: len(run.losses) >= 8)
+    run.kill()
+    assert Run(tmp_path / "killed", *arguments).finish().steps == whole.steps
+    assert whole.losses[-1] < whole.losses[0] - 0.5
+
+
+# --- Killed and resumed --------------------------------------------------------------------------
+
+
+def kill_while_training(run: Run, step: int) -> None:
+    run.wait(until=lambda: len(run.losses) >= step)
+    run.kill()
+
+
+def kill_while_writing(run: Run, rng: random.Random) -> None:
+    """Kills the program between the first and the last byte of a checkpoint, when there is one to go back to."""
+    unfinished = lambda: list(run.folder.glob("checkpoint-*.tmp"))  # noqa: E731
+    run.wait(until=lambda: unfinished() and pretrain_gpt2.find_checkpoint(run.folder))
+    time.sleep(rng.uniform(0, 0.15))
+    run.kill()
+    assert unfinished(), "the checkpoint was finished before the kill"
+
+
+def check_checkpoints(folder: Path) -> None:
+    """Every checkpoint that has its name can be read."""
+    import torch
+
+    for path in folder.glob("checkpoint-*"):
+        if path.name.removeprefix("checkpoint-").isdigit():
+            assert json.loads((path / "trainer_state.json").read_text())["step"] == int(path.name.split("-")[1])
+            for file in path.glob("*.bin"):
+                torch.load(file, map_location="cpu")
+
+
+def kill_and_resume(folder: Path, kills: list[str], processes: int, seed: int) -> tuple[Run, list]:
+    """Kills and resumes; returns the run that finished and everything that all of them logged."""
+    rng, logged = random.Random(seed), []
+    batch = f"--per-device-train-batch-size={4 // processes}"
+    for number, kind in enumerate(kills):
+        run = Run(folder, batch, processes=processes, slow_writing=0.05 if kind == "writing" else 0.0)
+        if kind == "writing":
+            kill_while_writing(run, rng)
+        else:
+            # Always a little further than the kill before, or it would never end.
+            kill_while_training(run, min(23, 4 + number * 18 // len(kills) + rng.randrange(3)))
+        logged += run.steps
+        check_checkpoints(folder)
+    run = Run(folder, batch, processes=processes).finish()
+    assert "resuming" in run.text
+    return run, logged + run.steps
+
+
+def assert_nothing_happened(run: Run, logged: list, whole: Run) -> None:
+    assert run.steps == whole.steps  # losses to the last bit, positions to the token
+    assert set(logged) == set(whole.steps)  # also those that were computed and lost
+    assert len(logged) > len(run.steps)
+    assert (run.folder / "model" / "model.safetensors").read_bytes() == (
+        whole.folder / "model" / "model.safetensors"
+    ).read_bytes()
+    assert not list(run.folder.glob("*.tmp"))
+
+
+def test_killed_and_resumed_it_is_the_same_run(uninterrupted, tmp_path):
+    run, logged = kill_and_resume(tmp_path / "killed", ["training", "writing"], processes=1, seed=1)
+    assert_nothing_happened(run, logged, uninterrupted)
+
+
+def test_two_processes_killed_while_writing_and_resumed(tmp_path):
+    whole = Run(tmp_path / "whole", "--per-device-train-batch-size=2", processes=2).finish()
+    run, logged = kill_and_resume(tmp_path / "killed", ["writing"], processes=2, seed=2)
+    assert_nothing_happened(run, logged, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ten_kills(processes, tmp_path):
+    whole = Run(tmp_path / "whole", f"--per-device-train-batch-size={4 // processes}", processes=processes).finish()
+    run, logged = kill_and_resume(tmp_path / "killed", ["training", "writing"] * 5, processes, seed=3)
+    assert_nothing_happened(run, logged, whole)
+
+
+def test_old_checkpoints_go_and_a_finished_run_stays_finished(uninterrupted):
+    assert sorted(p.name for p in uninterrupted.folder.glob("checkpoint-*")) == ["checkpoint-21", "checkpoint-24"]
+    steps = uninterrupted.steps
+    assert Run(uninterrupted.folder).finish().steps == steps
+
+
+# --- Bad input -----------------------------------------------------------------------------------
+
+
+def write_shards(folder: Path, texts: list, column: str = "text") -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir()
+    for number in range(2):
+        pq.write_table(pa.table({column: texts}), folder / f"train-{number}.parquet")
+    return folder
+
+
+def bad_corpus(kind: str, folder: Path) -> tuple[Path, str]:
+    """Makes a corpus with one thing wrong, and returns it with what the error must say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [f"Text {i} is about nothing in particular." for i in range(60)]
+    if kind == "no text column":
+        return write_shards(folder, texts, "body"), "no column 'text'; it has body"
+    corpus = write_shards(folder, texts)
+    shard = corpus / "train-1.parquet"
+    if kind == "empty shard":
+        pq.write_table(pa.table({"text": pa.array([], pa.string())}), shard)
+        return corpus, "train-1.parquet holds no documents"
+    if kind == "no bytes":
+        shard.write_bytes(b"")
+        return corpus, "train-1.parquet cannot be read"
+    if kind == "cut off":
+        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+        return corpus, "train-1.parquet cannot be read"
+    if kind == "huge line":
+        pq.write_table(pa.table({"text": [*texts[:30], "word " * 3_000_000]}), shard)
+        return corpus, "document 30 has 15,000,000 characters"
+    if kind == "null":
+        pq.write_table(pa.table({"text": [*texts[:30], None]}), shard)
+        return corpus, "document 30 is no text"
+    assert kind == "not UTF-8"
+    values = pa.array([*[text.encode() for text in texts[:30]], b"caf\xe9"], pa.binary())
+    pq.write_table(pa.table({"text": pa.Array.from_buffers(pa.string(), 31, values.buffers())}), shard)
+    return corpus, "train-1.parquet cannot be read"
+
+
+@pytest.mark.parametrize(
+    "kind", ["no text column", "empty shard", "no bytes", "cut off", "huge line", "null", "not UTF-8"]
+)
+def test_a_bad_corpus_is_refused(kind, tmp_path):
+    corpus, expected = bad_corpus(kind, tmp_path / "corpus")
+    run = Run(tmp_path / "run", f"--dataset={corpus}", "--save-steps=100", "--eval-steps=100")
+    assert expected in run.refusal()
+    assert not list(run.folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sequence-length=257"], "the model has 256 positions"),
+        (["--dataset=no/such/corpus"], "--dataset no/such/corpus cannot be read"),
+        (["--model=" + str(ROOT / "data/models/bert")], "not a GPT-2"),
+        (["--config-overrides=layers=2"], "layers is not a number of GPT2Config"),
+        (["--validation-documents=100000"], "holds no documents to train on"),
+        (["--learning-rate=1e9", "--max-grad-norm=1e9"], "lower --learning-rate"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, expected, tmp_path):
+    run = Run(tmp_path / "run", "--save-steps=100", "--eval-steps=100", *arguments)
+    assert expected in run.refusal()
+    assert not list(run.folder.glob("checkpoint-*"))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(uninterrupted):
+    before = sorted(uninterrupted.folder.rglob("*"))
+    refusal = Run(uninterrupted.folder, "--sequence-length=64", "--seed=1").refusal()
+    assert "sequence_length was 32, is 64" in refusal
+    assert "seed was 42, is 1" in refusal
+    assert sorted(uninterrupted.folder.rglob("*")) == before
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(uninterrupted, tmp_path):
+    run = Run(tmp_path / "run", "--max-steps=24")
+    run.wait(until=lambda: (run.folder / "checkpoint-3").exists())
+    run.kill()
+    run = Run(run.folder, file_size=300_000)
+    assert "could not be written, what was there is untouched" in run.refusal()
+    left = sorted(path.name for path in run.folder.glob("checkpoint-*"))
+    assert left
+    assert all(name.removeprefix("checkpoint-").isdigit() for name in left)
+    assert Run(run.folder).finish().steps == uninterrupted.steps  # room was made: it goes on
+
+
+def test_a_full_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    run = Run(folder / "run", disk=(folder, 5_000_000))  # a checkpoint has 2 MB: there is no room for a third
+    run.wait()
+    if run.processes[0].exitcode == 77:
+        pytest.skip("mounting a small disk is not allowed here")
+    assert "checkpoint-9 could not be written" in run.refusal()
+    left = run.text.split("left behind:")[1]
+    assert "'checkpoint-3'" in left
+    assert "'checkpoint-6'" in left
+    assert "tmp" not in left
+
+
+# --- Launchers and speed -------------------------------------------------------------------------
+
+
+def launch(folder: Path, *command: str) -> Run:
+    """Runs the program as a reader does."""
+    run = Run.__new__(Run)
+    run.folder = folder
+    batch = "--per-device-train-batch-size=2" if command else "--per-device-train-batch-size=4"
+    told = [sys.executable, *command, str(ROOT / "scripts/pretrain_gpt2.py"), *TINY, batch, f"--output-dir={folder}"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PATH": path}
+    done = subprocess.run(
+        [*told, "--max-steps=6"], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    run.output = folder.with_suffix(".out")
+    run.output.write_text(done.stdout)
+    return run
+
+
+def accelerate(file: str) -> list[str]:
+    return ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "scripts/launch" / file)]
+
+
+@pytest.mark.slow
+def test_five_launchers_take_the_same_steps(tmp_path):
+    python = launch(tmp_path / "python")
+    others = {
+        "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node=2"],
+        "ddp": accelerate("ddp_cpu.yaml"),
+        "fsdp2": accelerate("fsdp2_cpu.yaml"),
+    }
+    if importlib.util.find_spec("deepspeed"):
+        others["zero2"] = accelerate("zero2_cpu.yaml")
+    for name, command in others.items():
+        run = launch(tmp_path / name, *command)
+        assert "2 processes" in run.text
+        assert [line.get("position") for line in run.log] == [line.get("position") for line in python.log], name
+        assert run.losses == pytest.approx(python.losses, abs=1e-4 if name in ("torchrun", "ddp") else 1e-3), name
+        kind = json.loads((run.folder / "checkpoint-6/trainer_state.json").read_text())["configuration"]
+        assert kind["distributed_type"] == {"fsdp2": "FSDP", "zero2": "DEEPSPEED"}.get(name, kind["distributed_type"])
+        shutil.copytree(run.folder, tmp_path / "again")
+        shutil.rmtree(tmp_path / "again/checkpoint-6")
+        again = launch(tmp_path / "again", *command)
+        assert "resuming" in again.text
+        assert again.steps == run.steps, name
+        shutil.rmtree(tmp_path / "again")
+
+
+SHAPES = {"0.7 M": (2, 128, 4, 2048, 16, 128), "4 M": (4, 256, 4, 4096, 16, 128), "124 M": (12, 768, 12, 50257, 2, 256)}
+
+
+def compare_speed(shape: str, precision: str, seconds: float = 20) -> tuple[float, float, float]:
+    """Returns tokens/s of a plain loop over transformers' GPT-2 and of the program's steps, and the reading's share.
+
+    Same shape, data and precision, no dropout in either; steps take turns, medians are compared.
+    """
+    import statistics
+
+    import torch
+    from accelerate import Accelerator
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    layers, width, heads, vocabulary, rows, length = SHAPES[shape]
+    args = pretrain_gpt2.parse_arguments(["--output-dir=unused"])
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    stream = pretrain_gpt2.TokenStream(args, tokenizer)
+    batches = stream.read_ahead(rows, length, pretrain_gpt2.Position())
+    config = GPT2Config(
+        n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=1024,
+        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    plain = GPT2LMHeadModel(config)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4, weight_decay=0.1)
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    config.activation_function = "gelu_pytorch_tanh"  # as build_config does
+    model = pretrain_gpt2.build_model(config)
+    model, *optimizers = accelerator.prepare(model, *pretrain_gpt2.build_optimizers(args, model))
+
+    def plain_step(ids):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = plain(input_ids=ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    def program_step(ids):
+        return pretrain_gpt2.training_step(accelerator, model, optimizers, [ids], 1.0)
+
+    times = {plain_step: [], program_step: []}
+    end = time.perf_counter() + seconds
+    warm = 2
+    while warm or time.perf_counter() < end or len(times[plain_step]) < 3:
+        batch = next(batches)[0] % vocabulary
+        for step in times:
+            ids = batch[:, :-1].contiguous() if step is plain_step else batch
+            start = time.perf_counter()
+            step(ids)
+            times[step].append(time.perf_counter() - start)
+        if warm:
+            warm -= 1
+            [taken.clear() for taken in times.values()]
+            stream.seconds = 0.0
+    before, ours = (statistics.median(taken) for taken in times.values())
+    reading = stream.seconds / (len(times[program_step]) + 1)
+    return rows * length / before, rows * length / ours, reading / ours
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_speed(shape, precision):
+    """Needs a quiet machine: OMP_NUM_THREADS=2 pytest -m slow -s -k speed tests/test_pretrain_gpt2.py"""
+    plain, ours, reading = compare_speed(shape, precision)
+    print(
+        f"\n{shape}, {precision}: plain {plain:,.0f} tokens/s, program {ours:,.0f}, {ours / plain:.2f} times; "
+        f"reading, tokenising, packing {reading:.1%} of the step"
+    )
+    assert ours / plain >= (1.0 if shape == "124 M" else 1.1)
+    assert reading < 0.05
