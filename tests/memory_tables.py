@@ -417,9 +417,7 @@ def errors_of_rules() -> dict[str, list[float]]:
 
 
 def comparison() -> None:
-    """Five ways to predict the peak of the same real steps (AdamW, no checkpointing, which all of them cover); draws
-    memory_tables.svg.
-    """
+    """Five ways to predict the peak of the same real steps, with AdamW and without checkpointing, and their picture."""
     errors = errors_of_rules()
     draw(errors, Path(__file__).with_suffix(".svg"))
 
@@ -443,7 +441,7 @@ def draw(errors: dict[str, list[float]], path: Path) -> None:
         colour = "#0072B2" if rule == "estimate" else "#D55E00"
         axes.plot([100 * value for value in values], [row] * len(values), "o", color=colour, alpha=0.5, markersize=6)
         median = statistics.median(abs(value) for value in values)
-        axes.text(102, row, f"{median:.1%}", va="center", ha="right", fontsize=9)
+        axes.text(102, row, f"{100 * median:.2g} %", va="center", ha="right", fontsize=9)
     axes.text(102, len(errors) - 0.45, "median error", ha="right", fontsize=9)
     axes.set_yticks(range(len(errors)), [names[rule] for rule in reversed(errors)])
     axes.set_ylim(-0.6, len(errors) - 0.1)

@@ -2,10 +2,13 @@
 
 import json
 import random
+import re
 import statistics
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 from memory_tables import BERT, CONFIGURATIONS, GPT2, LLAMA, QWEN2, quiet, real_peak
@@ -43,6 +46,13 @@ def without_chatter():
 )
 def test_parameters_of_known_models(name, parameters):
     assert read_config(name).parameters("causal-lm") == parameters
+
+
+def test_known_models_come_with_a_source():
+    table = tomllib.loads((Path(memory.__file__).parent / "memory_models.toml").read_text(encoding="utf-8"))
+    names = [name for family in table["family"] for name in family["models"]]
+    assert sorted(names) == sorted(memory.KNOWN_MODELS)
+    assert all(re.search(r"arXiv|config\.json|model card", family["source"]) for family in table["family"])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bert-base-cased", "roberta-base", "distilbert-base-cased", "qwen2.5-0.5b"])
