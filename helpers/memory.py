@@ -12,11 +12,14 @@ optimizer's state and the batch, which are always there, they add:
     loss             all activations, and the logits three times in fp32
     last block       all activations, and the temporaries of one block's backward pass
     first block      the gradients of all later blocks, and one block
-    embeddings       all gradients; those of a table that is also the output head, three times
+    embeddings       all gradients; those of a table that is also the output head two or three times
     optimizer step   all gradients, and the optimizer's temporaries
 
 The peak is the largest of the five. Adding all gradients *and* all activations, as most guides do, counts two instants
-at once. To see where the numbers come from, read `_block`, then `estimate` from "Activations" on.
+at once. To see where the numbers come from, read `_block`, then `estimate` from "Weights, gradients" on.
+
+The closed form is in this file. `memory_config` reads a model's numbers (the known models are a table of their own) and
+refuses nonsense; `memory_trace` traces and measures.
 
 Sizes are in bytes; 1 GB is 1e9 bytes. On a GPU the kernels' workspaces, the allocator's fragmentation and the CUDA
 context (together often 0.5 to 2 GB) come on top: neither a closed form nor a trace can see them.

@@ -90,7 +90,8 @@ class Measurement:
         return self.peak_bytes / 1e9
 
     def __str__(self) -> str:
-        return f"peak {size_text(self.peak_bytes)}, measured on {self.device} in {self.seconds:.1f} s"
+        text = f"peak {size_text(self.peak_bytes)}, measured on {self.device} in {self.seconds:.1f} s"
+        return f"{text}\n{NOT_SEEN}" if self.device == "cuda" else text
 
 
 def measure(step) -> Measurement:

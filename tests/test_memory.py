@@ -317,6 +317,8 @@ def test_the_limits_of_a_gpu_figure_are_said():
     assert memory.NOT_SEEN in str(estimate("gpt2", **SHAPE))
     assert memory.NOT_SEEN not in str(estimate("gpt2", **SHAPE, device="cpu"))
     assert memory.NOT_SEEN in str(trace(GPT2 | {"n_layer": 1}, **SHAPE))
+    assert memory.NOT_SEEN in str(memory.Measurement(10**9, 1.0, "cuda"))
+    assert memory.NOT_SEEN not in str(memory.Measurement(10**9, 1.0, "cpu"))
 
 
 def test_plot_stacks_the_parts_of_each_instant():
