@@ -169,10 +169,11 @@ class TokenStream:
             for row in islice(rows, number):
                 texts.append(row[self.args.text_column])
         except Exception as cause:  # cut off, not UTF-8, not Parquet, gone: each reader has errors of its own
-            raise InputError(
-                f"{self.shard_name(shard)} cannot be read after document {first + len(texts)}: "
-                f"{type(cause).__name__}: {cause}"
-            ) from cause
+            if "BatchSize must be greater than 0" not in str(cause):  # a Parquet file without rows: said elsewhere
+                raise InputError(
+                    f"{self.shard_name(shard)} cannot be read after document {first + len(texts)}: "
+                    f"{type(cause).__name__}: {cause}"
+                ) from cause
         for document, text in enumerate(texts, first):
             if not isinstance(text, str):
                 raise InputError(f"{self.shard_name(shard)}: document {document} is no text but {text!r}")
@@ -244,6 +245,10 @@ class TokenStream:
 
         rows = self.validation if self.args.validation_split else self.dataset.shard(self.num_shards, index=0)
         texts = self.read(iter(rows), self.args.validation_documents, 0, 0)
+        if self.held_out and len(texts) < self.held_out:
+            raise InputError(
+                f"--validation-documents {self.held_out}: {self.shard_name(0)} has only {len(texts)}; take fewer"
+            )
         ids = np.concatenate(self.encode(texts)) if texts else np.zeros(0)
         if len(ids) <= length:
             raise InputError(f"the {len(texts)} validation documents have {len(ids)} tokens, fewer than one block")
@@ -367,6 +372,8 @@ def find_checkpoint(output_dir: Path) -> Path | None:
 
 def sync(path: Path) -> None:
     """Waits until a file, or a directory's list of files, has reached the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no such thing
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
@@ -566,7 +573,7 @@ def train(args: argparse.Namespace) -> None:
     configuration["tokenizer"] = zlib.crc32(tokenizer.backend_tokenizer.to_str().encode())
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if main:
-        for unfinished in args.output_dir.glob("*.tmp"):  # left by a kill
+        for unfinished in [*args.output_dir.glob("*.tmp"), *args.output_dir.glob("*.old")]:  # left by a kill
             shutil.rmtree(unfinished, ignore_errors=True)
     step, position = 0, Position()
     if checkpoint := find_checkpoint(args.output_dir):
@@ -579,8 +586,7 @@ def train(args: argparse.Namespace) -> None:
 
     batches = stream.read_ahead(rows * world * accumulation, length, position) if main else None
     losses, rates, positions = [], [], []  # of the steps since the last line in the log
-    bar = tqdm(total=args.max_steps, initial=step, unit="step", disable=not main, dynamic_ncols=True)
-    begin, waited = time.perf_counter(), 0.0
+    begin = time.perf_counter()
     model.train()
 
     def write_log():
@@ -610,44 +616,42 @@ def train(args: argparse.Namespace) -> None:
         if not math.isfinite(values[-1]):
             raise InputError(f"the loss of step {step} is {values[-1]}: lower --learning-rate, or lengthen the warm-up")
 
-    while step < args.max_steps:
-        if main:
-            start = time.perf_counter()
-            batch, position = next(batches)
-            waited += time.perf_counter() - start
-        else:
-            batch = torch.empty(rows * world * accumulation, length + 1, dtype=torch.long)
-        batch = batch.to(accelerator.device, non_blocking=True)
-        if world > 1:
-            batch = broadcast(batch)  # one process reads for all: the order of documents is the same on any number
-        share = learning_rate_share(step, warmup, args.max_steps)
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
-            for group, rate in zip(optimizer.param_groups, peak, strict=True):
-                group["lr"] = rate * share
-
-        mine = batch.view(accumulation, world, rows, length + 1)[:, accelerator.process_index]
-        losses.append(training_step(accelerator, model, optimizers, mine, args.max_grad_norm))
-        step += 1
-        rates.append(args.learning_rate * share)
-        positions.append(asdict(position))
-        bar.update()
-
-        last = step == args.max_steps
-        if step % args.logging_steps == 0 or last:
-            write_log()
-        if step % args.eval_steps == 0 or last:
-            write_log()
-            loss = evaluate(accelerator, model, validation, rows)
+    with tqdm(total=args.max_steps, initial=step, unit="step", disable=not main, dynamic_ncols=True) as bar:
+        while step < args.max_steps:
             if main:
-                log.write({"step": step, "eval_loss": loss, "perplexity": math.exp(loss)})
-                bar.write(f"step {step}: validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}")
-                accelerator.log({"eval_loss": loss, "perplexity": math.exp(loss)}, step=step)
-            begin = time.perf_counter()
-        if step % args.save_steps == 0 or last:
-            write_log()
-            save_checkpoint(accelerator, args, configuration, step, position)
-            begin = time.perf_counter()
-    bar.close()
+                batch, position = next(batches)
+            else:
+                batch = torch.empty(rows * world * accumulation, length + 1, dtype=torch.long)
+            batch = batch.to(accelerator.device, non_blocking=True)
+            if world > 1:
+                batch = broadcast(batch)  # one process reads for all: the order of documents is the same on any number
+            share = learning_rate_share(step, warmup, args.max_steps)
+            for optimizer, peak in zip(optimizers, peaks, strict=True):
+                for group, rate in zip(optimizer.param_groups, peak, strict=True):
+                    group["lr"] = rate * share
+
+            mine = batch.view(accumulation, world, rows, length + 1)[:, accelerator.process_index]
+            losses.append(training_step(accelerator, model, optimizers, mine, args.max_grad_norm))
+            step += 1
+            rates.append(args.learning_rate * share)
+            positions.append(asdict(position))
+            bar.update()
+
+            last = step == args.max_steps
+            if step % args.logging_steps == 0 or last:
+                write_log()
+            if step % args.eval_steps == 0 or last:
+                write_log()
+                loss = evaluate(accelerator, model, validation, rows)
+                if main:
+                    log.write({"step": step, "eval_loss": loss, "perplexity": math.exp(loss)})
+                    bar.write(f"step {step}: validation loss {loss:.4f}, perplexity {math.exp(loss):.2f}")
+                    accelerator.log({"eval_loss": loss, "perplexity": math.exp(loss)}, step=step)
+                begin = time.perf_counter()
+            if step % args.save_steps == 0 or last:
+                write_log()
+                save_checkpoint(accelerator, args, configuration, step, position)
+                begin = time.perf_counter()
     save_model(accelerator, model, config, tokenizer, args.output_dir / "model")
     accelerator.end_training()
     if main:

@@ -450,7 +450,7 @@ def test_a_bad_corpus_is_refused(kind, tmp_path):
         (["--dataset=no/such/corpus"], "--dataset no/such/corpus cannot be read"),
         (["--model=" + str(ROOT / "data/models/bert")], "not a GPT-2"),
         (["--config-overrides=layers=2"], "layers is not a number of GPT2Config"),
-        (["--validation-documents=100000"], "holds no documents to train on"),
+        (["--validation-documents=100000"], "take fewer"),
         (["--learning-rate=1e9", "--max-grad-norm=1e9"], "lower --learning-rate"),
     ],
 )
