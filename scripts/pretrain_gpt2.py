@@ -393,8 +393,11 @@ def write_whole(accelerator, folder: Path, write) -> None:
             for path in [*temporary.rglob("*"), temporary]:
                 sync(path)
     except Exception as cause:  # OSError, or what torch and safetensors make of it
+        free = shutil.disk_usage(temporary).free / 1e6
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f"{folder} could not be written, what was there is untouched: {cause}") from cause
+        raise InputError(
+            f"{folder} could not be written, what was there is untouched; {free:,.0f} MB are free: {cause}"
+        ) from cause
     if accelerator.is_main_process:
         remove(folder)
         temporary.rename(folder)

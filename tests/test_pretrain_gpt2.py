@@ -488,7 +488,8 @@ def test_a_full_disk(tmp_path):
     if run.processes[0].exitcode == 77:
         pytest.skip("mounting a small disk is not allowed here")
     assert "checkpoint-9 could not be written" in run.refusal()
-    left = run.text.split("left behind:")[1]
+    assert "MB are free" in run.refusal()
+    left = run.text.split("left behind:")[1].splitlines()[0]
     assert "'checkpoint-3'" in left
     assert "'checkpoint-6'" in left
     assert "tmp" not in left
