@@ -556,6 +556,7 @@ def compare_speed(shape: str, precision: str, seconds: float = 20) -> tuple[floa
 
     import torch
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
     layers, width, heads, vocabulary, rows, length = SHAPES[shape]
@@ -569,6 +570,7 @@ def compare_speed(shape: str, precision: str, seconds: float = 20) -> tuple[floa
     )  # fmt: skip
     plain = GPT2LMHeadModel(config)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-4, weight_decay=0.1)
+    AcceleratorState._reset_state(True)  # of the comparison before
     accelerator = Accelerator(cpu=True, mixed_precision=precision)
     config.activation_function = "gelu_pytorch_tanh"  # as build_config does
     model = pretrain_gpt2.build_model(config)
