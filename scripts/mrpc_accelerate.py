@@ -130,9 +130,7 @@ def check_machine(config: dict, options: argparse.Namespace) -> None:
     if not use_cpu and load_profile(options.profile).use_cpu:
         raise Refusal(f"{file} asks for GPUs, the profile for the CPU (use_cpu); give a --profile for GPUs")
     if config["distributed_type"] == "DEEPSPEED" and not importlib.util.find_spec("deepspeed"):
-        raise Refusal(
-            f"{file} asks for DeepSpeed, which is not installed: see SETUP.md, or take fsdp2 instead of zero2"
-        )
+        raise Refusal(f"{file} asks for DeepSpeed, which is not installed; install it, or take an fsdp2 file")
     if config["distributed_type"] == "DEEPSPEED" and use_cpu and not (shutil.which("c++") and shutil.which("ninja")):
         raise Refusal(f"{file}: on a CPU DeepSpeed compiles a part of itself and needs a C++ compiler and ninja")
     if config.get("mixed_precision") == "fp16" and use_cpu:
