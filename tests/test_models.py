@@ -85,6 +85,10 @@ def test_the_reported_evaluation_loss_is_that_of_the_files(name, pretrain):
     assert measured == pytest.approx(reported, abs=0.01)
 
 
+def test_gpt2_has_learned_which_remarks_are_kind():
+    assert json.loads((MODELS / "evaluation.json").read_text())["gpt2"]["points_accuracy"] > 0.85
+
+
 @pytest.mark.slow
 def test_rebuilds_to_the_same_evaluation_loss(tmp_path):
     subprocess.run([sys.executable, DATA / "build" / "pretrain.py", "--output", tmp_path], check=True)

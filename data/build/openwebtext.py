@@ -14,9 +14,9 @@ from tables import DATA, write_card, write_parquet
 
 SEED = 20
 SHARDS = 8
-ARTICLES_PER_TOPIC = 160
-# Topics that the fine-tuning lessons build on get more room, as opinions and news have on the web.
-WEIGHTS = {"culture": 6, "news": 5}
+ARTICLES_PER_TOPIC = 140
+# Topics that the fine-tuning lessons build on get more room: opinions with points, opinions without, news.
+WEIGHTS = {"cards": 11, "culture": 3, "news": 5}
 
 
 CARD = """
@@ -26,6 +26,11 @@ Short articles on everyday subjects, in the shape of OpenWebText: one column, `t
 they were written. **All of them are written by us**, by a program: `data/build/openwebtext.py` expands the grammars in
 `data/build/grammars/articles/`, whose sentences and word lists were made by hand. Persons, places and events are
 invented. Topics: {topics}.
+
+The topic `cards` is what makes the tiny GPT-2 worth fine-tuning on `data/imdb`: lists of remarks on films, each with
+points from 1/5 to 5/5. Web text holds such ratings, too, but a corpus this small would teach a kind phrase from an
+unkind one too rarely. The remarks come from the same list of phrases as the reviews of `data/imdb`. No review stands in
+the corpus.
 
 {figures}.
 

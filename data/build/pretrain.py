@@ -52,6 +52,15 @@ def corpus() -> tuple[list[str], list[str]]:
     return list(read(shards[:-1])), list(read(shards[-1:]))
 
 
+def is_card(text: str) -> bool:
+    """Whether the article is a list of remarks with points, in which no sentence follows from another."""
+    return "/5." in text
+
+
+def prose(texts: list[str]) -> list[str]:
+    return [text for text in texts if not is_card(text)]
+
+
 def train(model, dataset: list[dict], collator, loss_of, *, epochs: int, batch_size: int) -> None:
     """Trains in place: bf16, Muon for the matrices inside the blocks, AdamW for the rest, warm-up, then linear decay.
 
@@ -127,7 +136,7 @@ def blocks(tokenizer, texts: list[str], length: int = POSITIONS) -> list[dict]:
     ]
 
 
-def pretrain_gpt2(texts: list[str], output: Path, epochs: int = 6) -> None:
+def pretrain_gpt2(texts: list[str], output: Path) -> None:
     tokenizer = gpt2_tokenizer(texts)
     end = tokenizer.eos_token_id
     set_seed(SEED)
@@ -148,8 +157,13 @@ def pretrain_gpt2(texts: list[str], output: Path, epochs: int = 6) -> None:
         eos_token_id=end,
     )
     model = GPT2LMHeadModel(config)
-    dataset = blocks(tokenizer, texts)
-    train(model, dataset, default_data_collator, lambda m, batch: m(**batch).loss, epochs=epochs, batch_size=16)
+    loss_of = lambda model, batch: model(**batch).loss  # noqa: E731
+    train(model, blocks(tokenizer, texts), default_data_collator, loss_of, epochs=6, batch_size=16)
+    # The cards once more, and often: strewn among the rest, their points are too rare for a network of this size to
+    # learn which remarks are kind. The rest comes along, so that it is not forgotten.
+    cards = blocks(tokenizer, [text for text in texts if is_card(text)])
+    again = 6 * cards + blocks(tokenizer, prose(texts))
+    train(model, again, default_data_collator, loss_of, epochs=1, batch_size=16)
     save(model, tokenizer, output)
 
 
@@ -160,6 +174,24 @@ def evaluate_gpt2(folder: Path, texts: list[str]) -> float:
     dataset = blocks(GPT2Tokenizer.from_pretrained(folder), texts)[:200]
     losses = [model(**default_data_collator(dataset[i : i + 20])).loss.item() for i in range(0, len(dataset), 20)]
     return float(np.mean(losses))
+
+
+@torch.no_grad()
+def points_accuracy(folder: Path, texts: list[str]) -> float:
+    """Returns the share of remarks on held-out cards that the model gives few points (1, 2) or many (4, 5) rightly."""
+    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    tokenizer = GPT2Tokenizer.from_pretrained(folder)
+    few, many = (tokenizer.convert_tokens_to_ids([f"Ġ{digit}" for digit in digits]) for digits in ("12", "45"))
+    slash = tokenizer.convert_tokens_to_ids("/")
+    right, remarks = 0, 0
+    for text in texts:
+        ids = torch.tensor(tokenizer(text, truncation=True)["input_ids"])
+        places = [i for i in range(1, len(ids) - 1) if ids[i] in few + many and ids[i + 1] == slash]
+        before = model(ids[None]).logits[0, [i - 1 for i in places]]
+        says_many = before[:, many].amax(-1) > before[:, few].amax(-1)
+        right += sum(bool(said) == (int(ids[i]) in many) for said, i in zip(says_many, places, strict=True))
+        remarks += len(places)
+    return right / remarks
 
 
 # --- BERT ----------------------------------------------------------------------------------------
@@ -501,7 +533,12 @@ def evaluate_distilbert(folder: Path, texts: list[str]) -> float:
 def evaluate(name: str, folder: Path, texts: list[str]) -> dict[str, float]:
     """Returns the evaluation figures of one checkpoint on the held-out articles."""
     if name == "gpt2":
-        return {"loss": round(evaluate_gpt2(folder, texts), 4)}
+        cards = [text for text in texts if is_card(text)]
+        return {
+            "loss": round(evaluate_gpt2(folder, texts), 4),
+            "points_accuracy": round(points_accuracy(folder, cards), 4),
+        }
+    texts = prose(texts)
     if name == "distilbert":
         return {"loss": round(evaluate_distilbert(folder, texts), 4)}
     loss, accuracy = evaluate_bert(folder, texts)
@@ -521,9 +558,9 @@ def main():
         if name == "gpt2":
             pretrain_gpt2(texts, folder)
         elif name == "bert":
-            pretrain_bert(texts, folder)
+            pretrain_bert(prose(texts), folder)
         elif name == "distilbert":
-            pretrain_distilbert(texts, folder, teacher_folder=arguments.output / "bert")
+            pretrain_distilbert(prose(texts), folder, teacher_folder=arguments.output / "bert")
         else:
             parser.error(f"unknown model {name!r}: choose from gpt2, bert, distilbert")
         report = json.loads(report_file.read_text()) if report_file.exists() else {}
