@@ -460,11 +460,19 @@ def make_accelerator(args: argparse.Namespace):
     """Accelerate as its launcher asks for; alone or under torchrun, one process or DDP."""
     import torch
     from accelerate import Accelerator, DistributedType, PartialState
-    from accelerate.utils import FullyShardedDataParallelPlugin, GradientAccumulationPlugin, ProjectConfiguration
+    from accelerate.utils import (
+        FullyShardedDataParallelPlugin,
+        GradientAccumulationPlugin,
+        InitProcessGroupKwargs,
+        ProjectConfiguration,
+    )
 
     cpu = args.use_cpu or not torch.cuda.is_available()
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     accelerator = Accelerator(
-        cpu=cpu and os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true",
+        cpu=cpu and not deepspeed,
+        # Without it, Accelerate 1.15 lets DeepSpeed's processes on a CPU think that each is alone.
+        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if cpu and deepspeed else None,
         mixed_precision=args.mixed_precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
         log_with=None if args.report_to == "none" else args.report_to,
