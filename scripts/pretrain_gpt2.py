@@ -483,6 +483,8 @@ def make_accelerator(args: argparse.Namespace):
         for state in (PartialState(), accelerator.state):
             state.distributed_type = DistributedType.FSDP
     kind = accelerator.distributed_type.value
+    if kind == "FSDP":
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = ["GPT2Block"]  # launch files may name another's
     if kind == "DEEPSPEED":  # it divides and clips by itself
         accelerator.state.deepspeed_plugin.deepspeed_config.update(
             train_micro_batch_size_per_gpu=args.per_device_train_batch_size,
