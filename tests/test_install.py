@@ -26,11 +26,9 @@ def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_the_group_pins_what_constraints_pin():
-    group = dict(
-        re.match(r"([\w.-]+)==([\w.*]+)", line).groups()
-        for line in tomllib.loads(PYPROJECT)["dependency-groups"]["full-finetuning"]
-    )
+def test_the_groups_pin_what_constraints_pin():
+    lines = [line for lines in tomllib.loads(PYPROJECT)["dependency-groups"].values() for line in lines]
+    group = dict(re.match(r"([\w.-]+)==([\w.*]+)", line).groups() for line in lines)
     pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in group.items()}
     tested = pins(CONSTRAINTS)
     assert pinned == {name: tested.get(name) for name in pinned}
