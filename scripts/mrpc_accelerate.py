@@ -191,10 +191,12 @@ def make_accelerator(use_cpu: bool):
     """
     from accelerate import Accelerator, DistributedType
     from accelerate.state import PartialState
-    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
-    accelerator = Accelerator(cpu=use_cpu and not deepspeed)
+    # Without gloo, DeepSpeed's processes on a CPU would each think that it is alone.
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if use_cpu and deepspeed else None
+    accelerator = Accelerator(cpu=use_cpu and not deepspeed, kwargs_handlers=handlers)
     if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" and use_cpu:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         for state in (PartialState(), accelerator.state):
