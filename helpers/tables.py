@@ -4,7 +4,7 @@
     table = read_table("reviews.csv")
     table.dataset                 # datasets.Dataset with columns text, label and row, memory-mapped
     table.labels                  # ["negative", "positive"]
-    print(*table.remarks, sep="\n")
+    table.remarks                 # ["3 rows without a label left out (rows 4, 9, 12)."]
 
 A file is read as a stream and written to an Arrow file, so a large one needs no more memory than a small one.
 """
@@ -22,35 +22,25 @@ import re
 import shutil
 import tempfile
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-SUFFIXES = {
-    ".csv": ",",
-    ".tsv": "\t",
-    ".tab": "\t",
-    ".txt": "\t",
-    ".jsonl": "",
-    ".ndjson": "",
-    ".json": "",
-    ".parquet": "",
-}
+SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")  # of the files of a directory
 SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 SPLITS |= {"dev": "validation", "eval": "validation", "test": "test", "testing": "test"}
-# Names that columns of texts and of labels usually have; a later group counts only if no earlier one is there.
-TEXT_NAMES = (
-    "text sentence review content body message comment tweet post description document narrative utterance question "
-    "query abstract article sms email mail passage transcript complaint statement".split(),
-    "title headline subject summary name".split(),
-)
-LABEL_NAMES = (
-    "label labels class classes category target sentiment intent polarity emotion topic y gold annotation".split(),
-    "type tag kind genre rating stars star score overall priority department product subject group code".split(),
-)
+# Names that columns of texts and of labels usually have; a later line counts only if no name of the first is there.
+TEXT_NAMES = """\
+text sentence review content body message comment tweet post description document narrative utterance question query \
+abstract article sms email mail passage transcript complaint statement
+title headline subject summary name"""
+LABEL_NAMES = """\
+label class category target sentiment intent polarity emotion topic y gold annotation
+type tag kind genre rating star score overall priority department product subject group code"""
+TEXT_NAMES, LABEL_NAMES = ([set(line.split()) for line in names.splitlines()] for names in (TEXT_NAMES, LABEL_NAMES))
 MISSING = {"", "nan", "null", "n/a", "na", "#n/a", "<na>", "-nan", "nat", "#value!", "#ref!"}
 NUMBER = re.compile(r"[-+]?(\d[\d ,_']*)?[.,]?\d+([eE][-+]?\d+)?\s?%?")
 INTEGER = re.compile(r"[-+]?\d+(\.0+)?")
@@ -58,9 +48,7 @@ DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ,]+\d{1,2}:\d{2}.*)?|\d{1,2}:\d{2}(:\d{2}.*)?"
     r"|(\w{3,9}[ ,]+)?(\d{1,2} \w{3,9}\.?|\w{3,9}\.? \d{1,2})[ ,]+(\d{2}:\d{2}:\d{2} \S+ )?\d{4}"
 )
-PROSE = re.compile(
-    r"\S\s+\S|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-)  # words, or a script without spaces
+PROSE = re.compile(r"\S\s+\S|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # words, or a script without
 HTML = re.compile(r"<(br|p|div|span|a|b|i|em|strong|li|ul|td|tr|h\d)(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.I)
 MAX_CHARACTERS = 100_000  # of a text: no model here reads further
 MAX_RECORD = 64_000_000  # characters that an open quote may swallow before we call it a mistake
@@ -79,7 +67,7 @@ class Table:
     Attributes:
         path: what was read.
         dataset: `datasets.Dataset`, memory-mapped: "text" (string), "label" (ClassLabel) when labelled, "row" (int64),
-            the row of the file as a spreadsheet counts (a header is row 1), of JSON lines the line.
+            where it stood: in a CSV the row as a spreadsheet counts (the header is row 1), in JSON lines the line.
         text_column, label_column: the columns that were read, as the file names them.
         labels: names of the classes, in the order of their ids: sorted, numbers by value; empty without labels.
         remarks: each repair and each thing worth knowing, one sentence each, in the order found.
@@ -132,13 +120,19 @@ def read_table(
         sources = _open(path, folder, config, revision, remarks)
         raws = {name: _stage(columns, records, folder / f"{name}.raw") for name, (columns, records) in sources.items()}
         return _build(path, raws, folder, text_column, label_column, labelled, labels, training, remarks)
-    except OSError as error:
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TableError(f"{path}: no space left in {folder} to unpack it; free some, or set TMPDIR") from error
-        raise TableError(f"{path}: cannot be read: {error.strerror or error}; check the file and its rights") from error
+            said = f"no space left in {folder.parent} for a copy; free some, or set TMPDIR"
+        else:
+            said = f"{error.strerror or error} ({error.filename}); check the file and its rights"
+        raise TableError(f"{path}: {said}") from error
     finally:
         for raw in folder.glob("*.raw"):
             raw.unlink()
+        shutil.rmtree(folder / "hub", ignore_errors=True)
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
@@ -154,8 +148,11 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
 
 def _work_folder(cache_dir) -> Path:
     if cache_dir is not None:
-        Path(cache_dir).mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="table-", dir=cache_dir))
+        try:
+            Path(cache_dir).mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix="table-", dir=cache_dir))
+        except OSError as error:
+            raise TableError(f"{cache_dir}: cannot be written ({error.strerror}); give another cache_dir") from error
     folder, owner = Path(tempfile.mkdtemp(prefix="table-")), os.getpid()
     # a forked worker that ends must not take the file away from the others
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
@@ -172,13 +169,15 @@ def _open(path, folder: Path, config, revision, remarks: list[str]) -> dict[str,
     """The splits of a data set by name; a single file is the split "train"."""
     place = Path(path).expanduser()
     if place.is_dir():
-        card = place / "README.md"
-        if config or (card.is_file() and card.read_bytes().startswith(b"---")):
+        card = place / "README.md"  # of a data set laid out as on the Hub
+        declared = card.read_bytes()[:20_000] if card.is_file() else b""
+        if config or (declared.startswith(b"---") and (b"configs:" in declared or b"dataset_info:" in declared)):
             return _hub(path, str(place.resolve()), folder, config, None, remarks)
         return _directory(place, remarks)
     if place.exists():
         return {"train": _file(place, remarks)}
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and Path(path).suffix not in SUFFIXES and not place.parent.exists():
+    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)) and not place.parent.exists()
+    if hub_id and place.suffix not in (*SUFFIXES, ".txt"):
         return _hub(path, str(path), folder, config, revision, remarks)
     near = [file.name for file in place.parent.glob("*") if file.suffix in SUFFIXES] if place.parent.is_dir() else []
     there = f"; {place.parent} has {', '.join(sorted(near)[:8])}" if near else "; check the path"
@@ -200,7 +199,7 @@ def _directory(place: Path, remarks: list[str]) -> dict[str, Source]:
         return {"train": _file(files[0], remarks)}
     found: dict[str, list[Path]] = {}
     for file in files:
-        words = re.split(r"[^a-z]+", file.stem.lower()) + [file.parent.name.lower()]
+        words = [*re.split(r"[^a-z]+", file.stem.lower()), file.parent.name.lower()]
         split = next((SPLITS[word] for word in words if word in SPLITS), None)
         found.setdefault(split or "", []).append(file)
     if not files:
@@ -246,12 +245,8 @@ def _file(path: Path, remarks: list[str]) -> Source:
         raise TableError(f"{path}: the file is empty; write a header, for instance text,label, and rows below it")
     if head.startswith(b"PAR1") or path.suffix.lower() == ".parquet":
         return _parquet(path)
-    for magic, kind in {
-        b"PK\x03\x04": "an Excel or zip file",
-        b"\x1f\x8b": "packed",
-        b"\xd0\xcf\x11\xe0": "an old Excel file",
-        b"%PDF": "a PDF file",
-    }.items():
+    kinds = {b"PK\3\4": "an Excel or zip file", b"\x1f\x8b": "packed", b"\xd0\xcf\x11\xe0": "an Excel file"}
+    for magic, kind in kinds.items():
         if head.startswith(magic):
             raise TableError(f"{path}: is {kind}; unpack it, or save it as CSV UTF-8")
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
@@ -263,12 +258,7 @@ def _encoding(path: Path, remarks: list[str]) -> tuple[str, str]:
     """The encoding of a text file and what to do with bytes that do not fit: by its BOM, else by reading it once."""
     with path.open("rb") as file:
         head = file.read(65536)
-        for bom, encoding in (
-            (b"\xff\xfe\0\0", "utf-32"),
-            (b"\0\0\xfe\xff", "utf-32"),
-            (b"\xff\xfe", "utf-16"),
-            (b"\xfe\xff", "utf-16"),
-        ):
+        for bom, encoding in ((b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
             if head.startswith(bom):
                 remarks.append(f"{path.name} is {encoding.upper()} and was read as that.")
                 return encoding, "replace"
@@ -304,9 +294,7 @@ def _encoding(path: Path, remarks: list[str]) -> tuple[str, str]:
         name = {"latin-1": "Latin-1", "cp1252": "Windows-1252 (Latin-1)"}[encoding]
         remarks.append(f"{path.name} is not UTF-8 (line {first}) and was read as {name}.")
         return encoding, "strict"
-    remarks.append(
-        f"{_count(damaged, 'byte')} in {path.name} not UTF-8 (first in line {first}), read as \N{REPLACEMENT CHARACTER}."
-    )
+    remarks.append(f"{_count(damaged, 'byte')} in {path.name} not UTF-8 (first in line {first}) and read as \ufffd.")
     return "utf-8-sig", "replace"
 
 
@@ -318,7 +306,8 @@ def _lines(path: Path, encoding: str, errors: str) -> Iterator[str]:
 
 def _csv(path: Path, remarks: list[str]) -> Source:
     encoding, errors = _encoding(path, remarks)
-    expected = SUFFIXES.get(path.suffix.lower()) or ","
+    csv.field_size_limit(2 * MAX_RECORD)
+    expected = "," if path.suffix.lower() == ".csv" else "\t"
     sample, size = [], 0
     for line in _lines(path, encoding, errors):
         sample.append(line)
@@ -337,12 +326,10 @@ def _csv(path: Path, remarks: list[str]) -> Source:
     if not header:
         remarks.append(f"{path.name} has no header: its columns are called {_list(columns)}.")
     columns = _unique([name or f"Unnamed: {n}" for n, name in enumerate(columns)])
-    linewise = delimiter == "\x1f" or (
-        delimiter == "\t" and all(s.count("\t") == len(columns) - 1 for s in sample if s.strip())
-    )
-    return columns, _csv_records(
-        path, _lines(path, encoding, errors), delimiter, len(columns), header, linewise, remarks
-    )
+    # where tabs separate, quotes are mostly plain characters, and no text goes on in the next line
+    linewise = delimiter == "\t" and all(line.count("\t") == len(columns) - 1 for line in sample if line.strip())
+    lines = _lines(path, encoding, errors)
+    return columns, _csv_records(path, lines, delimiter, len(columns), header, linewise, remarks)
 
 
 def _delimiter(sample: list[str], expected: str) -> str:
@@ -360,23 +347,22 @@ def _has_header(records: list[list[str]]) -> bool:
     first, rest = [cell.strip() for cell in records[0]], records[1:]
     if first == [str(n) for n in range(len(first))]:
         return True
-    if any(len(cell) > 100 or NUMBER.fullmatch(cell) or DATE.fullmatch(cell) for cell in first):
+    if any(len(cell) > 100 for cell in first):
         return False
-    known = {name for group in TEXT_NAMES + LABEL_NAMES for name in group}
-    if any(known & set(_words(cell)) for cell in first if len(cell) <= 40):
+    if any(group for names in (TEXT_NAMES, LABEL_NAMES) for group in _by_name(first, names)[::2]):
         return True
+    if any(_is_number(cell) or _is_date(cell) for cell in first):
+        return False
     return not any(cell and any(n < len(r) and r[n].strip() == cell for r in rest) for n, cell in enumerate(first))
 
 
 def _csv_records(path, lines, delimiter, width, header, linewise, remarks) -> Records:
-    pending, buffer, swallowed = iter(lines), [], 0
+    pushed, buffer = deque(), []
 
     def tapped():
-        nonlocal swallowed
-        for line in pending:
+        while (line := pushed.popleft() if pushed else next(lines, None)) is not None:
             buffer.append(line)
-            swallowed += len(line)
-            if swallowed > MAX_RECORD:
+            if len(buffer) % 1000 == 0 and sum(map(len, buffer)) > MAX_RECORD:
                 raise csv.Error("a record without end")
             yield line
 
@@ -387,7 +373,6 @@ def _csv_records(path, lines, delimiter, width, header, linewise, remarks) -> Re
     reader, row, line, quotes, broken, rows = start(), 0, 0, _Some(), _Some(), 0
     while True:
         buffer.clear()
-        swallowed = 0
         row += 1
         try:
             fields = next(reader)
@@ -401,16 +386,16 @@ def _csv_records(path, lines, delimiter, width, header, linewise, remarks) -> Re
                     'close it, or write it twice ("") inside a quoted text'
                 ) from error
             quotes.add(row)
-            pending = itertools.chain(buffer[1:], pending)  # the lines that the open quote took
+            pushed.extendleft(reversed(buffer[1:]))  # the lines that the open quote took
             del buffer[1:]
             reader = start()
         line += len(buffer)
         if linewise:
-            fields = [
-                cell[1:-1].replace('""', '"') if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
-                for cell in fields
-            ]
-        if not any(cell.strip() for cell in fields) or (row == 1 and header):
+            fields = [c[1:-1].replace('""', '"') if len(c) > 1 and c[0] == c[-1] == '"' else c for c in fields]
+        if not any(cell.strip() for cell in fields):
+            continue
+        if header:
+            header = False
             continue
         rows += 1
         if len(fields) > width and any(cell.strip() for cell in fields[width:]):
@@ -420,13 +405,12 @@ def _csv_records(path, lines, delimiter, width, header, linewise, remarks) -> Re
             continue
         yield row, (fields + [None] * width)[:width]
     if quotes.count:
-        remarks.append(
-            f"Stray quotation marks in {_count(quotes.count, 'row')} of {path.name} taken as text ({quotes})."
-        )
+        rows_of = f"{_count(quotes.count, 'row')} of {path.name} ({quotes})"
+        remarks.append(f"Stray quotation marks in {rows_of} taken as text.")
     if broken.count > rows / 10:
         raise TableError(
-            f"{path}, row {broken.first[0]}: {wrong} fields where the header has {width}, and so in {broken.count:,} of "
-            f"{rows:,} rows; put quotation marks round each text that holds {delimiter!r}"
+            f"{path}, row {broken.first[0]}: {wrong} fields where the header has {width}, and so in {broken.count:,} "
+            f"of {rows:,} rows; put quotation marks round each text that holds {delimiter!r}"
         )
     if broken.count:
         remarks.append(f"{_count(broken.count, 'row')} of {path.name} with too many fields left out ({broken}).")
@@ -456,14 +440,12 @@ def _json(path: Path, remarks: list[str]) -> Source:
             except ValueError as error:
                 raise TableError(f"{path}: not valid JSON ({error}); correct it, or write one object a line") from error
         else:
-            parsed = (
-                (n, _loads(path, n, line)) for n, line in enumerate(_lines(path, encoding, errors), 1) if line.strip()
-            )
+            numbered = enumerate(_lines(path, encoding, errors), 1)
+            parsed = ((number, _loads(path, number, line)) for number, line in numbered if line.strip())
         for number, value in parsed:
             if not isinstance(value, dict):
-                raise TableError(
-                    f'{path}, line {number}: not an object such as {{"text": "…", "label": "…"}}; write one a line'
-                )
+                form = '{"text": "…", "label": "…"}'
+                raise TableError(f"{path}, line {number}: not an object such as {form}; write one a line")
             yield number, value
 
     for _, value in objects():
@@ -474,7 +456,7 @@ def _json(path: Path, remarks: list[str]) -> Source:
 def _loads(path: Path, number: int, line: str):
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise TableError(f"{path}, line {number}: not valid JSON ({said}); correct or delete the line") from error
 
@@ -511,11 +493,17 @@ def _hub(path, name: str, folder: Path, config, revision, remarks: list[str]) ->
     import datasets
 
     local = Path(name).is_absolute()
+    quiet = local and not datasets.are_progress_bars_disabled()
+    if quiet:
+        datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(name, config, revision=revision, cache_dir=str(folder / "hub") if local else None)
     except Exception as error:
         todo = "check it" if local else "check the id and the network, or give a file"
         raise TableError(f"{path}: cannot be loaded as a data set ({_first_sentence(error)}); {todo}") from error
+    finally:
+        if quiet:
+            datasets.enable_progress_bars()
     splits = {SPLITS[split]: data for split, data in found.items() if split in SPLITS}
     ignored = [split for split in found if split not in SPLITS]
     if len(found) == 1:
@@ -565,19 +553,19 @@ class _Column:
     def __init__(self):
         self.filled = self.numbers = self.integers = self.dates = self.prose = self.characters = self.nested = 0
         self.values: Counter | None = Counter()  # None once there are too many
-        self.early: set[str] = set()
+        self.early: set[int] = set()  # of the first thousand values
         self.types: set[str] = set()
 
     def add(self, value: str) -> None:
         self.filled += 1
         self.characters += min(len(value), MAX_CHARACTERS)
         if self.filled <= 1000:
-            self.early.add(value)
-        if len(value) <= 40 and value[0] in "+-.0123456789":
-            self.numbers += bool(NUMBER.fullmatch(value))
+            self.early.add(hash(value))
+        if _is_number(value):
+            self.numbers += 1
             self.integers += bool(INTEGER.fullmatch(value))
-        if len(value) <= 40:
-            self.dates += bool(DATE.fullmatch(value))
+        else:
+            self.dates += _is_date(value)
         self.prose += bool(PROSE.search(value))
         if self.values is not None:
             self.values[value if len(value) <= 200 else value[:200]] += 1
@@ -663,7 +651,7 @@ def _as_text(value, column: _Column) -> str | None:
     else:
         column.types.add("text")
     value = value.replace("\r\n", "\n").strip()
-    if value.lower() in MISSING:
+    if len(value) < 8 and value.lower() in MISSING:
         return None
     column.add(value)
     return value.encode(errors="replace").decode() if not value.isascii() else value  # lone surrogates of JSON
@@ -696,20 +684,17 @@ def _write_arrow(file: Path, schema, rows: Iterable[tuple]) -> int:
 # ------------------------------------------------------------------ which column is which
 
 
-def _choose_text(path, raw: _Raw, wanted: str | None, remarks: list[str]) -> str:
-    columns = raw.columns
+def _choose_text(path, raw: _Raw, wanted: str | None, label_column: str | None, remarks: list[str]) -> str:
+    columns = {name: column for name, column in raw.columns.items() if wanted or name != label_column}
     if wanted is not None:
         name = _exactly(path, wanted, columns, "--text-column")
     else:
         name = _best_text(path, columns, remarks)
     column = columns[name]
-    if not column.filled:
+    if not column.filled or column.mostly_plain:
         raise TableError(
-            f"{path}: column {name!r} has no texts; name another with --text-column, there is {_list(columns)}"
-        )
-    if kind := column.mostly_plain:
-        raise TableError(
-            f"{path}: column {name!r} holds {kind}, not texts; name another with --text-column, there is {_list(columns)}"
+            f"{path}: column {name!r} holds {column.mostly_plain or 'nothing'}, not texts; name another with "
+            f"--text-column, there is {_list(columns)}"
         )
     return name
 
@@ -753,12 +738,13 @@ def _choose_label(path, raw: _Raw, wanted, text_column, labelled, labels, remark
     likely = {name: column for name, column in columns.items() if column.looks_like_labels(raw.rows)}
     if labels is not None:
         known = {_key(label) for label in labels}
-        matching = [name for name, column in columns.items() if column.values and _share(column.values, known) > 0.5]
-        if matching:
-            return _same_classes(path, raw, matching, columns)
+        likely = {name: c for name, c in columns.items() if c.values and _share(c.values, known) > 0.5}
     for group in _by_name(columns, LABEL_NAMES):
         if good := [name for name in group if name in likely]:
-            return _same_classes(path, raw, good, columns)
+            name = _same_classes(path, raw, good, columns)
+            return name if labels else _with_names(raw, name, likely, remarks)
+    if likely and labels is not None:
+        return _same_classes(path, raw, list(likely), columns)
     named = _by_name(columns, LABEL_NAMES)[0]
     if len(named) == 1 and not columns[named[0]].dates and (labelled or columns[named[0]].filled):
         return named[0]
@@ -783,10 +769,24 @@ def _same_classes(path, raw: _Raw, names: list[str], columns: dict[str, _Column]
     """One of several columns if they say the same, such as numbers and names of the classes."""
     if len(names) == 1:
         return names[0]
-    pairs = {values for _, *values in raw.read(*names) for values in [tuple(values)] if all(values)}
-    if any(len(pairs) != columns[name].distinct for name in names):
+    if not all(_one_to_one(raw, names[0], name) for name in names[1:]):
         raise TableError(f"{path}: {_list(names)} may each be the label; choose one with --label-column")
     return next((name for name in names if not columns[name].numbers), names[0])
+
+
+def _with_names(raw: _Raw, name: str, likely: dict[str, _Column], remarks: list[str]) -> str:
+    """Where `label` holds numbers and `label_text` their names, the latter."""
+    if likely[name].numbers:
+        for other, column in likely.items():
+            if not column.numbers and set(_words(name)) & set(_words(other)) and _one_to_one(raw, name, other):
+                remarks.append(f"Labels taken from column {other!r}, which names the numbers of {name!r}.")
+                return other
+    return name
+
+
+def _one_to_one(raw: _Raw, one: str, other: str) -> bool:
+    pairs = {(a, b) for _, a, b in raw.read(one, other) if a or b}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
 def _share(values: Counter, known: set[str]) -> float:
@@ -794,9 +794,8 @@ def _share(values: Counter, known: set[str]) -> float:
 
 
 def _exactly(path, wanted: str, columns, option: str) -> str:
-    close = [name for name in columns if name == wanted] or [
-        n for n in columns if n.strip().lower() == wanted.strip().lower()
-    ]
+    close = [name for name in columns if name == wanted]
+    close = close or [name for name in columns if name.strip().lower() == wanted.strip().lower()]
     if len(close) != 1:
         raise TableError(f"{path}: no column {wanted!r}; give {option} one of {_list(columns)}")
     return close[0]
@@ -811,8 +810,8 @@ def _by_name(columns, groups) -> list[list[str]]:
 
 
 def _words(name: str) -> list[str]:
-    split = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return [word for word in re.split(r"[\W_\d]+", split.lower()) if word]
+    words = re.split(r"[\W_\d]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    return [word if word == "class" else word.removesuffix("s") for word in words if word]
 
 
 # ------------------------------------------------------------------ cleaning
@@ -824,11 +823,11 @@ def _build(path, raws, folder, text_column, label_column, labelled, labels, trai
     train = raws["train"]
     if not train.rows:
         raise TableError(f"{path}: has a header and no rows; write at least two rows for each class")
-    text = _choose_text(path, train, text_column, remarks)
+    text = _choose_text(path, train, text_column, label_column, remarks)
     label = None if labelled is False else _choose_label(path, train, label_column, text, labelled, labels, remarks)
     for name, raw in raws.items():
         for column in filter(None, (text, label)):
-            if column not in raw.columns:
+            if column not in raw.columns and raw.rows:
                 raise TableError(
                     f"{path}: {name} has no column {column!r} as train has; rename it, or leave {name} out"
                 )
@@ -905,7 +904,7 @@ def _examine(path, raw: _Raw, name: str, text: str, label: str | None, remarks: 
             html += bool(HTML.search(value))
             if len(value) > MAX_CHARACTERS:
                 long.add(row)
-            if len(value) <= 40 and (NUMBER.fullmatch(value) or DATE.fullmatch(value)):
+            if _is_number(value) or _is_date(value):
                 plain.add(row)
         if rest and rest[0]:
             classes[n] = spellings.setdefault(rest[0], len(spellings))
@@ -932,25 +931,21 @@ def _settle_labels(path, splits: dict[str, _Split], label: str, labels, training
     train = splits["train"]
     counts: dict[str, Counter] = {}
     for spelling, count in zip(train.spellings, _counts(train), strict=True):
-        if count or labels is None:
+        if count:
             counts.setdefault(_key(spelling), Counter())[spelling] += count
-    counts = {key: spellings for key, spellings in counts.items() if spellings.total()}
     if not counts:
-        raise TableError(f"{path}: column {label!r} has no labels; fill it, or name another with --label-column")
+        what = "lists or objects" if train.raw.columns[label].nested else "no labels"
+        raise TableError(
+            f"{path}: column {label!r} has {what}; write one label a row, or name another with --label-column"
+        )
     if labels is not None:
-        known = {_key(name): n for n, name in enumerate(labels)}
-        names = list(labels)
-        unknown = sorted({max(c, key=c.get) for key, c in counts.items() if key not in known}, key=_order)
-        if unknown:
-            row = train.number[train.keep & (train.label == train.spellings.index(unknown[0]))]
-            at = f", row {row[0]}" if len(row) else ""
-            raise TableError(
-                f"{path}{at}: label {unknown[0]!r} of column {label!r} is none of the model's; the file has "
-                f"{_list(sorted((max(c, key=c.get) for c in counts.values()), key=_order))}, the model {_list(labels)}"
-            )
+        names, known = list(labels), {_key(name): n for n, name in enumerate(labels)}
+        for split in splits.values():
+            _refuse_unknown(path, split, known, names, label)
     else:
-        if len(counts) > max(2, train.keep.sum() / 2):
-            raise TableError(_not_classes(path, label, len(counts), int(train.keep.sum())))
+        rows = int(train.keep.sum())
+        if len(counts) > max(2, rows / 2 if rows >= 20 else rows - 1):
+            raise TableError(_not_classes(path, label, len(counts), rows))
         _refuse_mixed(path, train, counts, label)
         names = [max(sorted(c), key=c.get) for c in counts.values()]
         known = {key: n for n, key in enumerate(counts)}
@@ -959,7 +954,7 @@ def _settle_labels(path, splits: dict[str, _Split], label: str, labels, training
                 shown = names[known[key]]
                 others = ", ".join(repr(s) for s in sorted(spellings) if s != shown)
                 remarks.append(f"Label {others} counted as {shown!r}.")
-            if names[known[key]].startswith(("=", "@", "+", "-")) and not NUMBER.fullmatch(names[known[key]]):
+            if names[known[key]].startswith(("=", "@", "+", "-")) and not _is_number(names[known[key]]):
                 remarks.append(f"Label {names[known[key]]!r} looks like a formula; it is kept as text.")
     if {"text", "number"} <= train.raw.columns[label].types:
         remarks.append(f"Column {label!r} has labels as texts and as numbers; all read as texts.")
@@ -970,16 +965,27 @@ def _settle_labels(path, splits: dict[str, _Split], label: str, labels, training
     return names
 
 
+def _refuse_unknown(path, split: _Split, known: dict[str, int], names: list[str], label: str) -> None:
+    for n, (spelling, count) in enumerate(zip(split.spellings, _counts(split), strict=True)):
+        if count and _key(spelling) not in known:
+            row = split.number[split.keep & (split.label == n)][0]
+            there = sorted({_key(other): other for other in split.spellings}.values(), key=_order)
+            raise TableError(
+                f"{path}, row {row}: label {spelling!r} of column {label!r} is unknown to the model; "
+                f"the file has {_list(there)}, the model {_list(names)}"
+            )
+
+
 def _refuse_mixed(path, train: _Split, counts: dict[str, Counter], label: str) -> None:
-    numbers = [key for key in counts if NUMBER.fullmatch(key)]
+    numbers = [key for key in counts if _is_number(key)]
     if numbers and len(numbers) < len(counts):
         words = [key for key in counts if key not in numbers]
         rare = min(numbers, words, key=lambda keys: sum(counts[key].total() for key in keys))
         spelling = next(iter(counts[rare[0]]))
         row = train.number[train.keep & (train.label == train.spellings.index(spelling))][0]
         raise TableError(
-            f"{path}, row {row}: column {label!r} mixes words ({', '.join(words[:3])}) and numbers ({', '.join(numbers[:3])}) "
-            "as labels; write each class in one way"
+            f"{path}, row {row}: column {label!r} mixes words ({_list(words, 3)}) and numbers ({_list(numbers, 3)}); "
+            "write each class in one way, or name another column with --label-column"
         )
 
 
@@ -993,6 +999,8 @@ def _not_classes(path, label: str, distinct: int, rows: int) -> str:
 def _drop_repeated(splits: dict[str, _Split], remarks: list[str]) -> None:
     """Leaves out repeated texts, all copies of those with contradicting labels, and texts of train found in others."""
     for split in splits.values():
+        if not len(split.keep):
+            continue
         _, inverse = np.unique(split.digest, return_inverse=True)
         lowest, highest = np.full(inverse.max() + 1, 2**31 - 1), np.full(inverse.max() + 1, -(2**31))
         np.minimum.at(lowest, inverse[split.keep], split.label[split.keep])
@@ -1042,6 +1050,14 @@ def _key(value: str) -> str:
     """The same for values that differ by case, spaces or the way of writing a character, and for 1 and 1.0."""
     key = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
     return key.partition(".")[0] if len(key) <= 20 and INTEGER.fullmatch(key) else key
+
+
+def _is_number(value: str) -> bool:
+    return len(value) <= 40 and NUMBER.fullmatch(value) is not None
+
+
+def _is_date(value: str) -> bool:
+    return len(value) <= 40 and DATE.fullmatch(value) is not None
 
 
 def _order(name: str) -> tuple:
