@@ -443,3 +443,225 @@ def lesson_06_batch_and_accumulation(function: Callable) -> str:
         )
         expect(function(size, processes, limit), (best, local // best), given, hints)
     return "learning rate and schedule stay valid, since a step sees as many rows as before."
+
+
+@exercise
+def lesson_09_lora_parameters(function: Callable) -> str:
+    """`function(shapes, rank)` counts what LoRA trains beside linear layers of these (inputs, outputs)."""
+    for shapes, rank in (([(128, 384)] * 4, 8), ([(768, 2304)], 1), ([(64, 64), (64, 256), (256, 64)], 4)):
+        sides = [sum(shape) for shape in shapes]
+        hints = (
+            (sum(inputs * outputs for inputs, outputs in shapes), "That is W, which stays frozen."),
+            (rank * sum(inputs for inputs, _ in shapes), "That is A alone; B turns rank features into the outputs."),
+            (rank * sum(outputs for _, outputs in shapes), "That is B alone; A turns the inputs into rank features."),
+            (rank * sides[0], "That is the first layer alone."),
+            (rank**2 * sum(sides), "A and B have the rank on one side only."),
+        )
+        expect(function(shapes, rank), rank * sum(sides), f"layers {shapes} and rank {rank}", hints)
+    return "the number grows with the sides of a matrix, not with its area, and in step with the rank."
+
+
+@exercise
+def lesson_09_merged_weight(function: Callable) -> str:
+    """`function(W, A, B, alpha)` returns the weight of the merged layer; shapes as in nn.Linear."""
+    import torch
+
+    for outputs, inputs, rank, alpha in ((4, 6, 2, 4), (5, 3, 1, 2), (3, 3, 3, 2)):
+        generator = torch.Generator().manual_seed(outputs)
+        W, A, B = (torch.randn(s, generator=generator) for s in ((outputs, inputs), (rank, inputs), (outputs, rank)))
+        given = f"W of {outputs} x {inputs}, A of {rank} x {inputs}, B of {outputs} x {rank} and alpha {alpha}"
+        before = [W.clone(), A.clone(), B.clone()]
+        answer = function(W, A, B, alpha)
+        hints = (
+            (alpha / rank * B @ A, "That is the change alone; W is still there."),
+            (W + B @ A, "The change is scaled by alpha / r."),
+            (W + alpha * B @ A, "alpha is divided by the rank, which A and B know."),
+            (W - alpha / rank * B @ A, "The change is added."),
+        )
+        if hasattr(answer, "shape") and answer.shape != W.shape:
+            raise Wrong(f"for {given}, the result is of shape {tuple(answer.shape)}, and W's is {tuple(W.shape)}.")
+        if not all(torch.equal(*pair) for pair in zip((W, A, B), before, strict=True)):
+            raise Wrong("W, A or B was changed in place; return a new tensor.")
+        right = W + alpha / rank * B @ A
+        if not (hasattr(answer, "shape") and torch.allclose(answer, right, atol=1e-5)):
+            wrong = [hint for w, hint in hints if hasattr(answer, "shape") and torch.allclose(answer, w, atol=1e-5)]
+            raise Wrong(f"for {given}, that is not the merged weight. {' '.join(wrong[:1])}".rstrip())
+    return "one matrix as before: a merged model is as fast as the one you started from."
+
+
+@exercise
+def lesson_09_nf4_bytes(function: Callable) -> str:
+    """`function(weights, double_quantisation)` counts the bytes of so many weights in NF4."""
+    for weights, double in ((16384, False), (16384, True), (65536, True), (4194304, False), (4194304, True)):
+        half, scales = weights // 2, weights // 64
+        right = half + scales + 4 * scales // 256 if double else half + 4 * scales
+        hints = (
+            (half, "That is without the scales, one for each block of 64 weights."),
+            (weights, "Two weights share a byte."),
+            (half + 4 * scales, "With double quantisation the scales themselves take one byte each."),
+            (half + scales, "Blocks of 256 scales have a scale of their own, of 4 bytes." if double
+             else "A scale takes 4 bytes."),
+            (half + scales + scales // 256, "A scale of scales takes 4 bytes."),
+            (half + scales + 4 * scales // 256, "Without double quantisation each scale takes 4 bytes."),
+        )  # fmt: skip
+        given = f"{weights} weights {'with' if double else 'without'} double quantisation"
+        expect(function(weights, double), right, given, hints)
+    return "4.5 bits a weight, or 4.127 with double quantisation, and never quite 4."
+
+
+@exercise
+def lesson_03_parameters(function: Callable) -> str:
+    """`function(vocab_size, n_positions, n_embd, n_layer)` counts the parameters of a GPT-2 with a tied head."""
+    for vocab, positions, d, layers in ((50257, 1024, 768, 12), (4096, 256, 128, 4), (50257, 1024, 1280, 36)):
+        tables, matrices, biases, norms = (vocab + positions) * d, 12 * d * d, 9 * d, 4 * d
+        expected = tables + layers * (matrices + biases + norms) + 2 * d
+        hints = (
+            (expected + vocab * d, "The head is the embedding table again; it counts once."),
+            (expected - positions * d, "Positions have an embedding, too."),
+            (expected - layers * biases, "Each matrix has a bias, as wide as its output."),
+            (expected - layers * norms, "Each block has two LayerNorms, and each of those a weight and a bias."),
+            (expected - 2 * d, "One more LayerNorm follows the last block."),
+        )
+        given = f"{vocab} tokens, {positions} positions, width {d}, {layers} layers"
+        expect(function(vocab, positions, d, layers), expected, given, hints)
+    return "the blocks grow with the square of the width, the tables only with the width."
+
+
+@exercise
+def lesson_03_position(function: Callable) -> str:
+    """`function(lengths, tokens)` returns (document, offset) of the next token of a packed stream."""
+    for lengths, tokens in (([5, 3, 8], 6), ([5, 3, 8], 0), ([5, 3, 8], 8), ([4, 4, 1, 6], 9), ([7, 2], 6)):
+        ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+        document = sum(end <= tokens for end in ends)
+        offset = tokens - (ends[document - 1] if document else 0)
+        strict = sum(end < tokens for end in ends)
+        hints = (
+            ((offset, document), "First the document, then the offset."),
+            ((document + 1, offset), "The first document is number 0."),
+            ((document, offset + 1), "The offset counts the tokens that are behind us: 0 at the start of a document."),
+            ((strict, tokens - (ends[strict - 1] if strict else 0)), "That document is finished; the next one begins."),
+            ((document, lengths[document] - offset), "That is what is left of the document."),
+        )
+        answer = function(list(lengths), tokens)
+        answer = tuple(answer) if isinstance(answer, list) else answer
+        expect(answer, (document, offset), f"lengths {lengths} and {tokens} tokens", hints)
+    return "no token is trained on twice, and none is left out."
+
+
+@exercise
+def lesson_03_perplexity(function: Callable) -> str:
+    """`function(losses, tokens)` returns the perplexity of several files, given their mean losses and sizes."""
+    for losses, tokens in (([3.0, 2.0], [100, 300]), ([4.0], [50]), ([2.5, 3.5, 1.0], [10, 10, 2000])):
+        pairs = list(zip(losses, tokens, strict=True))
+        mean = sum(loss * count for loss, count in pairs) / sum(tokens)
+        hints = (
+            (mean, "That is the loss; the perplexity is its exponential."),
+            (math.exp(sum(losses) / len(losses)), "A file with more tokens weighs more."),
+            (
+                sum(math.exp(loss) * count for loss, count in pairs) / sum(tokens),
+                "That averages perplexities; average the losses, then take the exponential.",
+            ),
+            (
+                sum(map(math.exp, losses)) / len(losses),
+                "Average the losses, weighed by tokens, before the exponential.",
+            ),
+            (2.0**mean, "The loss is in nats, so the base is e."),
+        )
+        expect(function(losses, tokens), math.exp(mean), f"losses {losses} over {tokens} tokens", hints)
+    return "the same as if it had been one file."
+
+
+@exercise
+def lesson_07_label_ids(function: Callable) -> str:
+    """`function(labels)` numbers the labels of a file, whatever their order, case, spaces and gaps."""
+    for labels in (
+        ["legal", "news", "legal"],
+        [" News", "legal", None, "NEWS", "medical "],
+        ["b", "", "a ", None, "A"],
+    ):
+        clean = [label.strip().lower() for label in labels if label and label.strip()]
+        hints = (
+            ({name: i for i, name in enumerate(dict.fromkeys(clean))}, "In order of appearance: sort the names."),
+            ({name: i for i, name in enumerate(sorted(set(clean)), 1)}, "Numbers begin at 0."),
+            ({name: i for i, name in enumerate(sorted({*clean, ""}))}, "A missing label is no class."),
+            (
+                {name: i for i, name in enumerate(sorted({x for x in labels if x}))},
+                "Case and spaces make no new class.",
+            ),
+            (dict(enumerate(sorted(set(clean)))), "That is id2label; the other way round."),
+        )
+        expect(function(list(labels)), {name: i for i, name in enumerate(sorted(set(clean)))}, f"{labels}", hints)
+    return "the same names get the same numbers, however the file is sorted."
+
+
+@exercise
+def lesson_07_leaking_groups(function: Callable) -> str:
+    """`function(groups, splits)` lists the groups that stand in more than one split, in order."""
+    cases = (
+        ([0, 1, 1, 2], ["train", "train", "test", "test"]),
+        ([5, 5, 3, 3, 4, 4], ["train", "train", "test", "validation", "test", "test"]),
+        ([2, 1, 2, 1, 2], ["train", "test", "test", "train", "validation"]),
+        ([1, 2], ["train", "test"]),
+    )
+    for groups, splits in cases:
+        places = {group: {s for g, s in zip(groups, splits, strict=True) if g == group} for group in groups}
+        leaking = sorted(group for group in places if len(places[group]) > 1)
+        hints = (
+            (sorted({g for g in groups if groups.count(g) > 1}), "Twins in the same split give nothing away."),
+            ([g for g in dict.fromkeys(groups) if g in leaking], "Sort them."),
+            (len(leaking), "That is how many; say which."),
+            (sorted(set(groups) - set(leaking)), "Those are the ones that do not leak."),
+            (sorted(g for g in places if {"train", "test"} <= places[g]), "Validation is a split, too."),
+        )
+        expect(function(list(groups), list(splits)), leaking, f"groups {groups} in {splits}", hints)
+    return "an empty list is the proof that no answer was given away."
+
+
+@exercise
+def lesson_07_macro_f1(function: Callable) -> str:
+    """`function(matrix)` returns macro-F1 from a confusion matrix, whose rows are the truth."""
+    for matrix in ([[5, 1], [2, 2]], [[8, 0, 1], [1, 3, 0], [2, 0, 0]], [[90, 0], [10, 0]]):
+        size, total = range(len(matrix)), sum(map(sum, matrix))
+        hits = [matrix[i][i] for i in size]
+        true, said = [sum(matrix[i]) for i in size], [sum(row[i] for row in matrix) for i in size]
+        f1 = [2 * h / (t + s) if t + s else 0.0 for h, t, s in zip(hits, true, said, strict=True)]
+        spoken = [value for value, s in zip(f1, said, strict=True) if s]
+        hints = (
+            (sum(hits) / total, "That is the accuracy."),
+            (sum(f * t for f, t in zip(f1, true, strict=True)) / total, "Each class counts once, whatever its size."),
+            (sum(h / t for h, t in zip(hits, true, strict=True)) / len(matrix), "That is the mean recall."),
+            (sum(spoken) / len(spoken), "A class that is never said has an F1 of 0, and counts."),
+            (f1, "Those are the F1 of the classes; macro-F1 is their mean."),
+        )
+        expect(function([list(row) for row in matrix]), sum(f1) / len(matrix), f"the matrix {matrix}", hints)
+    return "a class that the model has given up costs its full share."
+
+
+@exercise
+def lesson_07_threshold(function: Callable) -> str:
+    """`function(confidences, right, target)` returns the lowest threshold at which the answers are good enough."""
+    cases = (
+        ([0.9, 0.8, 0.7, 0.6], [True, True, False, True], 0.75),
+        ([0.5, 0.95, 0.6, 0.9], [False, False, True, True], 0.6),
+        ([0.6, 0.9, 0.6], [False, True, True], 0.9),
+        ([0.9, 0.4], [False, False], 0.5),
+    )
+    for confidences, right, target in cases:
+        share = {}
+        for threshold in sorted(set(confidences)):
+            kept = [hit for hit, confidence in zip(right, confidences, strict=True) if confidence >= threshold]
+            share[threshold] = sum(kept) / len(kept)
+        enough = [threshold for threshold in share if share[threshold] >= target]
+        first_bad = next((t for t in sorted(share, reverse=True) if share[t] < target), -1.0)
+        hints = (
+            (max(enough, default=-1.0), "Lower ones are good enough, too, and answer more."),
+            (
+                min((t for t in share if t > first_bad), default=None),
+                "Going down, the accuracy may recover: try them all.",
+            ),
+            (target, "The target is an accuracy, the threshold a confidence."),
+            (0.0, "If no threshold is good enough, return None."),
+        )
+        given = f"confidences {confidences}, right {right} and a target of {target}"
+        expect(function(list(confidences), list(right), target), min(enough, default=None), given, hints)
+    return "it answers as often as it may, and leaves the rest to a person."

@@ -486,3 +486,208 @@ def test_lesson_06_batch_and_accumulation():
     assert "First the batch size" in repr(check(lambda *sizes: right(*sizes)[::-1]))
     assert "Each process takes its share" in repr(check(lambda size, processes, limit: right(size, 1, limit)))
     assert "One at a time" in repr(check(lambda size, processes, limit: (1, size // processes)))
+
+
+def test_lesson_09_lora_parameters_is_what_peft_counts():
+    import peft
+    from torch import nn
+
+    check = checks.lesson_09_lora_parameters
+
+    def by_peft(shapes, rank):
+        model = nn.Sequential(*[nn.Linear(*shape) for shape in shapes])
+        names = [str(index) for index in range(len(shapes))]
+        return peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=names)).get_nb_trainable_parameters()[
+            0
+        ]
+
+    assert check(by_peft)
+    assert "stays frozen" in repr(check(lambda shapes, rank: sum(i * o for i, o in shapes)))
+    assert "A alone" in repr(check(lambda shapes, rank: rank * sum(i for i, _ in shapes)))
+    assert "B alone" in repr(check(lambda shapes, rank: rank * sum(o for _, o in shapes)))
+    assert "first layer" in repr(check(lambda shapes, rank: rank * sum(shapes[0])))
+    assert "one side only" in repr(check(lambda shapes, rank: rank * rank * sum(map(sum, shapes))))
+
+
+def test_lesson_09_merged_weight_is_what_peft_merges():
+    import peft
+    import torch
+    from torch import nn
+
+    check = checks.lesson_09_merged_weight
+
+    def by_peft(W, A, B, alpha):
+        layer = nn.Sequential(nn.Linear(*W.shape[::-1], bias=False))
+        model = peft.get_peft_model(layer, peft.LoraConfig(r=len(A), lora_alpha=alpha, target_modules=["0"]))
+        with torch.no_grad():
+            for name, value in (("base_layer", W), ("lora_A.default", A), ("lora_B.default", B)):
+                model.get_submodule(f"base_model.model.0.{name}").weight.copy_(value)
+        return model.merge_and_unload()[0].weight.detach()
+
+    assert check(by_peft)
+    assert "W is still there" in repr(check(lambda W, A, B, alpha: alpha / len(A) * B @ A))
+    assert "alpha / r" in repr(check(lambda W, A, B, alpha: W + B @ A))
+    assert "divided by the rank" in repr(check(lambda W, A, B, alpha: W + alpha * B @ A))
+    assert "changed in place" in repr(check(lambda W, A, B, alpha: W.add_(alpha / len(A) * B @ A)))
+    assert "of shape (6, 4)" in repr(check(lambda W, A, B, alpha: (W + alpha / len(A) * B @ A).T))
+    assert "raised RuntimeError" in repr(check(lambda W, A, B, alpha: W + A @ B))
+    assert not check(lambda W, A, B, alpha: W)
+
+
+def test_lesson_09_nf4_bytes_is_what_bitsandbytes_stores():
+    functional = pytest.importorskip("bitsandbytes.functional")
+    import torch
+
+    check = checks.lesson_09_nf4_bytes
+
+    def by_bitsandbytes(weights, double):
+        packed, state = functional.quantize_4bit(torch.randn(weights), quant_type="nf4", compress_statistics=double)
+        scales = [state.absmax, state.state2.absmax] if double else [state.absmax]
+        return sum(tensor.numel() * tensor.element_size() for tensor in (packed, *scales))
+
+    def right(weights, double):
+        scales = weights // 64
+        return weights // 2 + (scales + scales // 64 if double else 4 * scales)
+
+    assert check(by_bitsandbytes) and check(right)
+    assert "without the scales" in repr(check(lambda weights, double: weights // 2))
+    assert "share a byte" in repr(check(lambda weights, double: weights))
+    assert "one byte each" in repr(check(lambda weights, double: right(weights, False)))
+    assert "Without double" in repr(check(lambda weights, double: right(weights, True)))
+
+
+def test_lesson_03_parameters():
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    check = checks.lesson_03_parameters
+
+    def by_transformers(vocab_size, n_positions, n_embd, n_layer):
+        config = GPT2Config(vocab_size=vocab_size, n_positions=n_positions, n_embd=n_embd, n_layer=n_layer, n_head=4)
+        with torch.device("meta"):
+            return GPT2LMHeadModel(config).num_parameters()
+
+    def by_hand(vocab, positions, d, layers):
+        return (vocab + positions) * d + layers * (12 * d * d + 13 * d) + 2 * d
+
+    assert check(by_transformers) and check(by_hand)
+    assert "counts once" in repr(check(lambda v, p, d, layers: by_hand(v, p, d, layers) + v * d))
+    assert "follows the last" in repr(check(lambda v, p, d, layers: by_hand(v, p, d, layers) - 2 * d))
+    assert "has a bias" in repr(check(lambda v, p, d, layers: by_hand(v, p, d, layers) - layers * 9 * d))
+
+
+def test_lesson_03_position():
+    check = checks.lesson_03_position
+
+    def one_by_one(lengths, tokens):
+        owners = [(i, k) for i, length in enumerate(lengths) for k in range(length)]
+        return owners[tokens]
+
+    assert check(one_by_one) and check(lambda lengths, tokens: list(one_by_one(lengths, tokens)))
+    assert "First the document" in repr(check(lambda lengths, tokens: one_by_one(lengths, tokens)[::-1]))
+
+    def stays(lengths, tokens):
+        document = 0
+        while tokens > lengths[document]:
+            tokens -= lengths[document]
+            document += 1
+        return document, tokens
+
+    assert "is finished" in repr(check(stays))
+
+
+def test_lesson_03_perplexity():
+    check = checks.lesson_03_perplexity
+
+    def right(losses, tokens):
+        return math.exp(sum(math.log(math.exp(x)) * n for x, n in zip(losses, tokens, strict=True)) / sum(tokens))
+
+    assert check(right)
+    assert "its exponential" in repr(check(lambda losses, tokens: math.log(right(losses, tokens))))
+    assert "weighs more" in repr(check(lambda losses, tokens: math.exp(sum(losses) / len(losses))))
+    assert "averages perplexities" in repr(
+        check(lambda x, n: sum(math.exp(a) * b for a, b in zip(x, n, strict=True)) / sum(n))
+    )
+
+
+def test_lesson_07_label_ids():
+    check = checks.lesson_07_label_ids
+
+    def by_pandas(labels, order=sorted):
+        import pandas as pd
+
+        names = pd.Series(labels, dtype="object").dropna().str.strip().str.lower()
+        return {name: number for number, name in enumerate(order(names[names != ""].unique()))}
+
+    assert check(by_pandas)
+    assert "sort the names" in repr(check(lambda labels: by_pandas(labels, order=list)))
+    assert "begin at 0" in repr(check(lambda labels: {n: i + 1 for n, i in by_pandas(labels).items()}))
+    assert "no new class" in repr(check(lambda labels: {n: i for i, n in enumerate(sorted({x for x in labels if x}))}))
+    assert "other way round" in repr(check(lambda labels: {i: n for n, i in by_pandas(labels).items()}))
+    assert "raised TypeError" in repr(check(lambda labels: {n: i for i, n in enumerate(sorted(set(labels)))}))
+
+
+def test_lesson_07_leaking_groups():
+    check = checks.lesson_07_leaking_groups
+
+    def right(groups, splits):
+        places = {}
+        for group, split in zip(groups, splits, strict=True):
+            places.setdefault(group, set()).add(split)
+        return sorted(group for group, where in places.items() if len(where) > 1)
+
+    assert check(right)
+    assert "same split" in repr(check(lambda groups, splits: sorted({g for g in groups if groups.count(g) > 1})))
+    assert "Sort them" in repr(check(lambda groups, splits: sorted(right(groups, splits), key=groups.index)))
+    assert "say which" in repr(check(lambda groups, splits: len(right(groups, splits))))
+
+    def of_train_and_test(groups, splits):
+        rows = list(zip(groups, splits, strict=True))
+        return [g for g in right(groups, splits) if (g, "train") in rows and (g, "test") in rows]
+
+    assert "Validation is a split" in repr(check(of_train_and_test))
+
+
+def test_lesson_07_macro_f1_is_that_of_scikit_learn():
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+    check = checks.lesson_07_macro_f1
+
+    def scored(metric, **options):
+        def function(matrix):
+            pairs = [(i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) for _ in range(n)]
+            return float(metric(*zip(*pairs, strict=True), **options))
+
+        return function
+
+    assert check(scored(f1_score, average="macro", zero_division=0))
+    assert "accuracy" in repr(check(scored(accuracy_score)))
+    assert "counts once" in repr(check(scored(f1_score, average="weighted", zero_division=0)))
+    assert "mean recall" in repr(check(scored(recall_score, average="macro")))
+
+
+def test_lesson_07_threshold():
+    check = checks.lesson_07_threshold
+
+    def right(confidences, hits, target, choose=min):
+        def accuracy(threshold):
+            kept = [hit for hit, confidence in zip(hits, confidences, strict=True) if confidence >= threshold]
+            return sum(kept) / len(kept)
+
+        return choose((t for t in confidences if accuracy(t) >= target), default=None)
+
+    assert check(right)
+    assert "Lower ones" in repr(check(lambda *given: right(*given, choose=max)))
+    assert "The target is an accuracy" in repr(check(lambda confidences, hits, target: target))
+    assert "return None" in repr(check(lambda *given: right(*given) or 0.0))
+
+    def from_the_top(confidences, hits, target):
+        best, kept = None, []
+        for confidence, hit in sorted(zip(confidences, hits, strict=True), reverse=True):
+            kept.append(hit)
+            if sum(kept) / len(kept) < target:
+                break
+            best = confidence
+        return best
+
+    assert "may recover" in repr(check(from_the_top))
