@@ -11,19 +11,28 @@ DATA = Path(__file__).resolve().parents[1]
 
 
 def write_parquet(path: Path, columns: dict[str, list], class_names: list[str] | None = None) -> None:
-    """Writes one Parquet file; `class_names` makes `label` a ClassLabel for readers that look at the file alone."""
-    from datasets import ClassLabel, Features, Value
+    """Writes one Parquet file; a column of lists becomes a column of lists.
+
+    `class_names` makes `label` a ClassLabel, and `ner_tags` lists of them, for readers that look at the file alone.
+    """
+    from datasets import ClassLabel, Features, List, Value
+
+    def kind(name, value):
+        if isinstance(value, list):
+            return List(kind(name, value[0]))
+        return ClassLabel(names=class_names) if _is_class(name, class_names) else Value(_type(value))
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    features = Features(
-        {
-            name: ClassLabel(names=class_names)
-            if name == "label" and class_names
-            else Value("int32" if isinstance(values[0], int) else "string")
-            for name, values in columns.items()
-        }
-    )
+    features = Features({name: kind(name, values[0]) for name, values in columns.items()})
     pq.write_table(pa.table(columns, schema=features.arrow_schema), path, compression="zstd", row_group_size=1000)
+
+
+def _is_class(name: str, class_names: list[str] | None) -> bool:
+    return bool(class_names) and name in ("label", "ner_tags")
+
+
+def _type(value: int | str) -> str:
+    return "int32" if isinstance(value, int) else "string"
 
 
 def write_card(
@@ -45,11 +54,13 @@ def write_card(
         }
         schema = pq.read_schema(files[0])
     for name in schema.names:
-        if name == "label" and class_names:
+        column = schema.field(name).type
+        is_list = pa.types.is_list(column)
+        if _is_class(name, class_names):
             kind = {"class_label": {"names": {str(number): label for number, label in enumerate(class_names)}}}
         else:
-            kind = str(schema.field(name).type)
-        info.append({"name": name, "dtype": kind})
+            kind = str(column.value_type if is_list else column)
+        info.append({"name": name, "list" if is_list else "dtype": kind})
     front = {
         "license": "mit",
         "language": ["en"],
