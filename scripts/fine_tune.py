@@ -1,0 +1,783 @@
+"""Fine-tunes a classifier of texts on a file of your own, and writes down how good it is.
+
+    python scripts/fine_tune.py --data reviews.csv --output runs/reviews
+    python scripts/fine_tune.py --data reviews.csv --output runs/reviews --checkpoint data/models/distilbert
+    accelerate launch --num_processes 2 scripts/fine_tune.py --data reviews.csv --output runs/reviews
+
+The data is a CSV, TSV, JSON-lines or Parquet file, a directory, or a data set on the Hub; its columns are found when
+they are obvious. Before it trains, the program says what it found and what the run will take.
+
+Stopped for whatever reason? Run the same command again: it goes on from the last checkpoint in OUTPUT.unfinished.
+OUTPUT appears at the end, whole: the model and its tokenizer, which `pipeline("text-classification", OUTPUT)` loads,
+metrics.json, curves.png, confusion_matrix.png, and a model card, README.md.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+import unicodedata
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for helpers, also where the project isn't installed
+from helpers.reports import draw_confusion, model_card, score
+from helpers.tables import TableError, read_table
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "fine_tune.py"
+CHECKPOINT = "distilbert/distilbert-base-uncased"
+REVISION = "12040accade4e8a0f71eabdb258fecc2e7e948be"
+# The wider a model, the smaller the steps that it bears: (hidden width up to, full fine-tuning, LoRA).
+LEARNING_RATES = [(256, 1e-3, 3e-3), (512, 1e-4, 5e-4), (1023, 5e-5, 3e-4), (math.inf, 2e-5, 1e-4)]
+# Not compared when a run goes on: where things are, and what changes nothing about the result.
+MAY_CHANGE = ("data", "output", "resume", "overwrite", "lock")
+MAIN, WORLD = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", 1))
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message says what and what to do."""
+
+
+def say(topic: str, text: str) -> None:
+    if MAIN:
+        print(f"{topic:<12}{text}", flush=True)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    def number(kind, low, high=math.inf, above=False):
+        def parse(text: str):
+            value = kind(text)
+            if not (low < value if above else low <= value) or not value <= high:
+                bounds = f"{'above' if above else 'at least'} {low}" + (f", at most {high}" if high < math.inf else "")
+                raise argparse.ArgumentTypeError(f"{text} is out of range: {bounds}")
+            return value
+
+        parse.__name__ = "whole number" if kind is int else "number"
+        return parse
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message):
+            raise InputError(f"{message} (--help lists all options)")
+
+    count, share = number(int, 1), number(float, 0, 1)
+    p = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", required=True, help="file, directory or Hub id")
+    p.add_argument("--text-column", help="found if one column is obvious")
+    p.add_argument("--label-column", help="found if one column is obvious")
+    p.add_argument("--dataset-config", help="of a data set on the Hub")
+    p.add_argument("--dataset-revision")
+    p.add_argument("--max-train-samples", type=count, help="train on so many rows only, drawn at random")
+    p.add_argument("--output", type=Path, required=True, help="directory that the finished model appears in")
+    p.add_argument("--resume", action="store_true", help="insist on going on, which happens anyway if there is a start")
+    p.add_argument(
+        "--overwrite", action="store_true", help="replace a finished model, or an unfinished one that differs"
+    )
+    model = p.add_argument_group("model")
+    model.add_argument("--checkpoint", help=f"Hub id or directory; by default {CHECKPOINT}")
+    model.add_argument("--checkpoint-revision")
+    model.add_argument("--max-length", type=number(int, 4), help="tokens of a text; by default 95 %% of them fit")
+    model.add_argument("--lora", action="store_true", help="train LoRA adapters only, and merge them at the end")
+    model.add_argument("--lora-rank", type=count, default=16)
+    model.add_argument("--lora-alpha", type=number(float, 0, above=True), default=32.0)
+    train = p.add_argument_group("training, named as in TrainingArguments")
+    train.add_argument("--num-train-epochs", type=number(float, 0, 1000, True), help="by default 3, on few rows to 10")
+    train.add_argument("--max-steps", type=count, help="stop after so many steps, whatever the epochs")
+    train.add_argument("--learning-rate", type=number(float, 0, 0.1, True), help="by default by the model's width")
+    train.add_argument("--per-device-train-batch-size", type=count, default=16)
+    train.add_argument("--gradient-accumulation-steps", type=count, default=1)
+    train.add_argument("--warmup-steps", type=number(float, 0), default=0.1, help="below 1: a share of all steps")
+    train.add_argument("--weight-decay", type=share, default=0.01)
+    train.add_argument("--eval-steps", type=count, help="by default an epoch, or equal parts of it of at most 500")
+    train.add_argument("--early-stopping-patience", type=number(int, 0), default=3, help="in evaluations; 0: never")
+    train.add_argument("--class-weights", choices=["auto", "balanced", "none"], default="auto")
+    train.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="by default on GPUs that compute in it")
+    train.add_argument("--activation-checkpointing", action="store_true")
+    train.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=42)
+    train.add_argument("--use-cpu", action="store_true")
+    args = p.parse_args(arguments)
+    if args.checkpoint is None:
+        args.checkpoint, args.checkpoint_revision = CHECKPOINT, args.checkpoint_revision or REVISION
+    args.output = Path(os.path.abspath(args.output.expanduser()))
+    return args
+
+
+# --- The output directory ------------------------------------------------------------------------
+
+
+def unfinished(output: Path) -> Path:
+    return output.with_name(output.name + ".unfinished")
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """Refuses a place that holds something else, and makes the directory of the unfinished run."""
+    output, work = args.output, unfinished(args.output)
+    try:
+        if output.is_file() or os.path.ismount(output):
+            raise InputError(f"--output {output} is a file or a mount point: name a new directory")
+        if output.is_dir() and any(output.iterdir()):
+            if not {"metrics.json", "config.json"} <= {path.name for path in output.iterdir()}:
+                raise InputError(f"--output {output} holds other things: name a new directory")
+            if not args.overwrite:
+                raise InputError(f"--output {output} holds a finished model: name another, or add --overwrite")
+        if args.resume and not find_checkpoint(work):
+            raise InputError(f"--resume: {work} holds no checkpoint to go on from: leave --resume away to begin")
+        work.mkdir(parents=True, exist_ok=True)
+        args.lock = lock(work)
+    except OSError as cause:
+        raise InputError(f"--output {output} cannot be written ({cause.strerror}): name another directory") from cause
+
+
+def lock(work: Path) -> int | None:
+    """Keeps a second run out of the same directory until the process ends."""
+    with contextlib.suppress(ImportError):  # Windows has no such locks
+        import fcntl
+
+        descriptor = os.open(work, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as cause:
+            raise InputError(f"another run writes to {work}: wait for it, or name another --output") from cause
+        return descriptor
+
+
+def find_checkpoint(work: Path) -> Path | None:
+    """The newest whole checkpoint: Trainer writes its state last."""
+    found = [path for path in work.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+def out_of_space(folder: Path, cause: Exception) -> InputError:
+    free = shutil.disk_usage(folder).free / 1e6
+    kept = "then run the same command again, it goes on" if find_checkpoint(folder) else "nothing is kept"
+    return InputError(f"{folder} could not be written, {free:,.0f} MB are free; make room ({kept}): {one_line(cause)}")
+
+
+def one_line(cause: Exception) -> str:
+    return " ".join(str(cause).split())[:300] or type(cause).__name__
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+def normalise(text: str) -> str:
+    """What two texts share that differ in case, spaces, punctuation or form of characters only."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.findall(r"\w+", text)) or " ".join(text.split())
+
+
+def column(dataset, name: str) -> np.ndarray:
+    """A column of numbers [rows]; nothing else is read."""
+    return np.asarray(dataset.select_columns(name).with_format("numpy")[:][name])
+
+
+def hash_texts(dataset) -> np.ndarray:
+    """A 64-bit number for each text [rows], the same for texts that are equal when normalised."""
+    numbers = [
+        int.from_bytes(hashlib.blake2b(normalise(text).encode(), digest_size=8).digest(), "little", signed=True)
+        for batch in dataset.select_columns("text").iter(1000)
+        for text in batch["text"]
+    ]
+    return np.array(numbers, dtype=np.int64)
+
+
+def split_rows(labels, groups, seed: int, parts=("validation", "test"), most: int = 5000) -> dict[str, np.ndarray]:
+    """Divides rows so that each label has its share everywhere and rows of a group stay together.
+
+    Args:
+        labels: class of each row [rows].
+        groups: rows with the same number stay together [rows].
+        seed: of the draw.
+        parts: what to split off; each gets a tenth, at most `most` rows.
+
+    Returns:
+        Row numbers of "train" and of each of `parts`, in order. A label with few groups is first of all in train.
+    """
+    rng = np.random.default_rng(seed)
+    _, first, group_of, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    part, share = np.zeros(len(first), dtype=int), min(0.1, most / len(labels))
+    for label in np.unique(labels[first]):
+        members = rng.permutation(np.flatnonzero(labels[first] == label))
+        wanted = round(share * size[members].sum())
+        for number in range(len(parts), 0, -1):
+            free = members[part[members] == 0]
+            if len(free) < 2:
+                break
+            taken = free[np.cumsum(size[free]) <= wanted]
+            part[taken if len(taken) else free[[size[free].argmin()]]] = number
+    return {name: np.flatnonzero(part[group_of] == n) for n, name in enumerate(["train", *parts])}
+
+
+def draw(rows, labels, number: int, seed: int) -> np.ndarray:
+    """Takes `number` of the rows at random, of each label at least one while there is room."""
+    rows = np.random.default_rng(seed).permutation(rows)
+    first = np.unique(labels[rows], return_index=True)[1]
+    return np.sort(np.concatenate([rows[first], np.delete(rows, first)])[:number])
+
+
+def choose_epochs(args, rows: int) -> float:
+    """3 epochs, or up to 10 while that makes fewer than 500 steps: few rows need more than one look each."""
+    steps = math.ceil(rows / (args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD))
+    return args.num_train_epochs or max(3, min(10, math.ceil(500 / steps)))
+
+
+def load_tokenizer(args):
+    """Returns tokenizer, config and the number of tokens that the model takes at most."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(args.checkpoint, revision=args.checkpoint_revision)
+        tokenizer = AutoTokenizer.from_pretrained(args.checkpoint, revision=args.checkpoint_revision)
+    except Exception as cause:  # not there, not JSON, an unknown architecture, no network: each has its own
+        raise bad_checkpoint(args, cause) from cause
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise InputError(f"--checkpoint {args.checkpoint}: its tokenizer has no token to pad with: take another")
+    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
+        positions -= (config.pad_token_id or 0) + 1  # they count from there
+    limit = min(positions, tokenizer.model_max_length)
+    limit = limit if limit < 10**9 else 512
+    if args.max_length and args.max_length > limit:
+        raise InputError(f"--max-length {args.max_length}: {args.checkpoint} takes at most {limit} tokens: take fewer")
+    return tokenizer, config, limit
+
+
+def bad_checkpoint(args, cause: Exception) -> InputError:
+    if Path(args.checkpoint).exists():
+        return InputError(f"--checkpoint {args.checkpoint} is no model that can be loaded: {one_line(cause)}")
+    ours = os.path.relpath(ROOT / "data/models/distilbert")
+    return InputError(
+        f"--checkpoint {args.checkpoint} is no directory, and the Hub did not give it: check the name and the network, "
+        f"or take a model that is here, such as --checkpoint {ours}"
+    )
+
+
+def prepare(args, work: Path) -> dict:
+    """Reads, splits and tokenises the data into Arrow files in `work`; returns and writes what there is to know."""
+    import datasets
+    import pyarrow as pa
+
+    datasets.disable_progress_bars()
+    tokenizer, config, limit = load_tokenizer(args)
+    shutil.rmtree(work / "data", ignore_errors=True)
+    table = read_table(
+        args.data, args.text_column, args.label_column,
+        config=args.dataset_config, revision=args.dataset_revision, cache_dir=work / "data",
+    )  # fmt: skip
+    sources = {"train": table.dataset, **table.splits}
+    labels = {name: column(source, "label") for name, source in sources.items()}
+    groups = {name: hash_texts(source) for name, source in sources.items()}
+    given = [groups[name] for name in table.splits]
+    own = np.flatnonzero(~np.isin(groups["train"], np.concatenate(given))) if given else np.arange(len(table.dataset))
+    missing = [name for name in ("validation", "test") if name not in table.splits]
+    rows = split_rows(labels["train"][own], groups["train"][own], args.seed, missing)
+    rows = {name: (sources["train"], own[part]) for name, part in rows.items()}
+    for name, source in table.splits.items():
+        rows[name] = source, np.arange(len(source))
+    if len(rows["validation"][1]) > 5000:
+        rows["validation"] = sources["validation"], draw(rows["validation"][1], labels["validation"], 5000, args.seed)
+    if args.max_train_samples:
+        rows["train"] = sources["train"], draw(rows["train"][1], labels["train"], args.max_train_samples, args.seed)
+    if empty := [name for name, (_, part) in rows.items() if not len(part)]:
+        raise InputError(
+            f"{args.data}: {len(own)} different texts leave none for {empty[0]}: at least one label needs three"
+        )
+
+    def encode(texts: list[str], length: int) -> list[list[int]]:
+        # No tokenizer makes fewer than a token of twenty characters: what is behind them need not be read.
+        return tokenizer([text[: 20 * length] for text in texts], truncation=True, max_length=length)["input_ids"]
+
+    source, part = rows["train"]
+    sample = np.sort(np.random.default_rng(args.seed).permutation(part)[:2000])
+    lengths = np.array([len(ids) for batch in source.select(sample).iter(100) for ids in encode(batch["text"], limit)])
+    length = args.max_length or min(limit, 8 * math.ceil(max(8, np.percentile(lengths, 95)) / 8))
+
+    def tokenise(batch):
+        ids = encode(batch["text"], length)
+        return {"input_ids": ids, "length": [len(row) for row in ids], "labels": batch["label"]}
+
+    for name, (source, part) in rows.items():
+        source.select(part).map(
+            tokenise, batched=True, remove_columns=source.column_names, new_fingerprint=name,
+            cache_file_name=str(work / "data" / f"{name}.arrow"), load_from_cache_file=False,
+        )  # fmt: skip
+    counts = {name: np.bincount(labels[name if name in table.splits else "train"][part], minlength=len(table.labels))
+              for name, (_, part) in rows.items()}  # fmt: skip
+    digest = hashlib.sha256(b"".join(array.tobytes() for name in groups for array in (groups[name], labels[name])))
+    facts = {
+        "file": Path(args.data).name if Path(args.data).exists() else args.data,
+        "text_column": table.text_column, "label_column": table.label_column, "labels": table.labels,
+        "remarks": table.remarks, "digest": digest.hexdigest(), "limit": int(limit), "max_length": int(length),
+        "tokens_median": float(np.median(lengths)), "tokens_95": float(np.percentile(lengths, 95)),
+        "cut_share": float((lengths > length).mean()) if length < limit else float((lengths >= limit).mean()),
+        "rows": {name: int(array.sum()) for name, array in counts.items()},
+        "counts": {name: array.tolist() for name, array in counts.items()},
+        "width": getattr(config, "hidden_size", 768),
+    }  # fmt: skip
+    del table, source, sources, rows
+    pa.default_memory_pool().release_unused()
+    (work / "facts.json").write_text(json.dumps(facts))
+    return facts
+
+
+def tell_data(args, facts: dict) -> None:
+    total = np.sum(list(facts["counts"].values()), axis=0)
+    order = np.argsort(-total, kind="stable")
+    named = [f"{facts['labels'][i]} {total[i]:,}" for i in order]
+    if len(named) > 12:
+        named = [*named[:5], "…", *named[-5:]]
+    rows = facts["rows"]
+    say("data", f"{args.data}: {total.sum():,} rows; texts in {facts['text_column']!r}, labels in "
+                f"{facts['label_column']!r}")  # fmt: skip
+    for remark in facts["remarks"]:
+        say("", remark)
+    say("classes", f"{len(total)}: {', '.join(named)}")
+    say("split", ", ".join(f"{name} {number:,}" for name, number in rows.items()) + "; equal texts stay together")
+    chosen = "as told" if args.max_length else "95 % of the texts fit" if facts["max_length"] < facts["limit"] else \
+        "the model's limit"  # fmt: skip
+    say("length", f"median {facts['tokens_median']:.0f} tokens, 95 % have at most {facts['tokens_95']:.0f}; "
+                  f"--max-length {facts['max_length']} ({chosen}) cuts {facts['cut_share']:.1%}")  # fmt: skip
+
+
+# --- Model and training --------------------------------------------------------------------------
+
+
+def build_model(args, tokenizer, facts: dict):
+    """The checkpoint with a new head, and adapters if --lora."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    names = facts["labels"]
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            args.checkpoint, revision=args.checkpoint_revision, dtype=torch.float32, num_labels=len(names),
+            id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
+            problem_type="single_label_classification", ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except Exception as cause:
+        raise bad_checkpoint(args, cause) from cause
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if args.lora:
+        from peft import LoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
+
+        kinds = {name: type(module) for name, module in model.base_model.named_modules()}
+        targets = {name for name, kind in kinds.items() if kind in (torch.nn.Linear, Conv1D)}
+        prefix = model.base_model_prefix
+        model = get_peft_model(model, LoraConfig(
+            task_type="SEQ_CLS", r=args.lora_rank, lora_alpha=args.lora_alpha, lora_dropout=0.05,
+            target_modules=sorted({f"{prefix}.{name}" for name in targets}),
+            modules_to_save=[n for n, m in model.named_children() if n != prefix and list(m.parameters())],
+            fan_in_fan_out=Conv1D in kinds.values(),
+        ))  # fmt: skip
+    return model
+
+
+def class_weights(args, counts: list[int]):
+    """Weight of each class [classes] or None, and why."""
+    counts = np.maximum(counts, 1)
+    ratio = counts.max() / counts.min()
+    if args.class_weights == "none" or (args.class_weights == "auto" and ratio <= 3):
+        return None, f"none: the largest class has {ratio:.1f} times the rows of the smallest"
+    weights = np.minimum(counts.sum() / (len(counts) * counts), 10)
+    return weights, (f"balanced, {weights.min():.2f} to {weights.max():.2f}: the largest class has {ratio:.1f} times "
+                     "the rows of the smallest")  # fmt: skip
+
+
+class LengthSampler:
+    """Orders rows so that those of a step are of like length; the order depends on seed and epoch alone."""
+
+    def __init__(self, lengths: np.ndarray, step_rows: int, seed: int):
+        self.lengths, self.step_rows, self.seed, self.epoch = lengths, step_rows, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        rng, size = np.random.default_rng([self.seed, self.epoch]), self.step_rows
+        rows = rng.permutation(len(self))
+        window = np.arange(len(rows)) // (50 * size)  # sorted among so many steps: grouped, and still random
+        rows = rows[np.lexsort([self.lengths[rows], window])]
+        whole = len(rows) // size * size
+        steps = rng.permutation(rows[:whole].reshape(-1, size))
+        return iter([*steps.ravel().tolist(), *rng.permutation(rows[whole:]).tolist()])
+
+
+def time_step(model, batches, bf16: bool) -> float:
+    """Seconds of forward and backward pass, the mean of some batches after a first one; the model stays as it was."""
+    import torch
+
+    device, seconds = next(model.parameters()).device, []
+    model.train()
+    with torch.random.fork_rng():
+        for batch in [batches[0], *batches]:
+            start = time.perf_counter()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                loss = model(**batch.to(device)).loss
+            loss.backward()
+            loss.item()  # waits for a GPU
+            seconds.append(time.perf_counter() - start)
+    model.zero_grad()
+    return sum(seconds[1:]) / len(batches)
+
+
+def predict_memory(model, args, length: int, bf16: bool, device: str) -> int | None:
+    """Bytes that a step takes at its longest; None if the architecture cannot be followed."""
+    from helpers.memory import estimate, trace
+
+    settings = dict(
+        per_device_train_batch_size=args.per_device_train_batch_size, sequence_length=length, padded=True,
+        task="sequence-classification", precision="bf16" if bf16 else "fp32", device=device,
+        activation_checkpointing=args.activation_checkpointing,
+    )  # fmt: skip
+    if not args.lora:
+        try:
+            return estimate(model.config, num_gpus=WORLD, **settings).peak_bytes
+        except ValueError:  # no closed form for this architecture
+            pass
+    try:
+        return trace(model, **settings).peak_bytes
+    except Exception:
+        return None
+
+
+def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, settings: dict):
+    import torch
+    from sklearn.metrics import accuracy_score, f1_score
+    from tqdm import tqdm
+    from transformers import DataCollatorWithPadding, EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+    from transformers.trainer_callback import PrinterCallback
+
+    rows, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    sampler = LengthSampler(column(splits["train"], "length"), rows * accumulation * WORLD, args.seed)
+    weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+
+    class Progress(TrainerCallback):
+        interrupted = False
+
+        def on_train_begin(self, arguments, state, control, **_):
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, unit="step", disable=not MAIN, mininterval=1
+            )
+            if WORLD == 1:  # several processes would have to agree on the step to stop after
+                self.before = signal.signal(signal.SIGINT, self.interrupt)
+
+        def interrupt(self, *_):
+            self.interrupted = True
+            signal.signal(signal.SIGINT, self.before)
+            self.bar.write("interrupted  stopping after this step; Ctrl-C again stops at once")
+
+        def on_epoch_begin(self, arguments, state, control, **_):
+            sampler.epoch = int(state.epoch or 0)
+
+        def on_step_end(self, arguments, state, control, **_):
+            self.bar.update(state.global_step - self.bar.n)
+            control.should_save |= self.interrupted
+
+        def on_save(self, arguments, state, control, **_):
+            if self.interrupted:
+                raise KeyboardInterrupt
+
+        def on_log(self, arguments, state, control, logs, **_):
+            if "loss" in logs:
+                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+                if not math.isfinite(logs["loss"]):
+                    raise InputError(
+                        f"the loss of step {state.global_step} is {logs['loss']}: lower --learning-rate "
+                        f"(it is {arguments.learning_rate:g})"
+                    )
+
+        def on_evaluate(self, arguments, state, control, metrics, **_):
+            if MAIN and state.global_step:
+                self.bar.write(f"step {state.global_step:<7}validation loss {metrics['eval_loss']:.4f}, macro-F1 "
+                               f"{metrics['eval_macro_f1']:.4f}, accuracy {metrics['eval_accuracy']:.4f}")  # fmt: skip
+
+        def on_train_end(self, arguments, state, control, **_):
+            self.bar.close()
+            if WORLD == 1:
+                signal.signal(signal.SIGINT, self.before)
+
+    class TextTrainer(Trainer):
+        def _get_train_sampler(self, dataset=None):
+            return sampler  # transformers' own one draws another order after a resume
+
+        def _save_checkpoint(self, model, trial):
+            try:
+                super()._save_checkpoint(model, trial)
+            except Exception as cause:  # OSError, or what torch and safetensors make of it
+                shutil.rmtree(work / f"checkpoint-{self.state.global_step}", ignore_errors=True)
+                raise out_of_space(work, cause) from cause
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        given = None if weights is None else weights.to(outputs.logits.device)
+        losses = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, given, reduction="none")
+        return losses.sum() / (num_items_in_batch or len(labels))
+
+    def metrics(predicted):
+        guesses = predicted.predictions.argmax(-1)
+        score = f1_score(predicted.label_ids, guesses, average="macro", labels=np.unique(predicted.label_ids))
+        return {"accuracy": accuracy_score(predicted.label_ids, guesses), "macro_f1": score}
+
+    callbacks = [Progress()]
+    if args.early_stopping_patience:
+        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+    try:
+        arguments = TrainingArguments(
+            output_dir=str(work), seed=args.seed, use_cpu=settings["use_cpu"], bf16=settings["bf16"],
+            learning_rate=settings["learning_rate"], warmup_steps=args.warmup_steps, weight_decay=args.weight_decay,
+            num_train_epochs=settings["num_train_epochs"], max_steps=args.max_steps or -1,
+            per_device_train_batch_size=rows, per_device_eval_batch_size=2 * rows,
+            gradient_accumulation_steps=accumulation, activation_checkpointing=args.activation_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False} if args.activation_checkpointing else None,
+            eval_strategy="steps", eval_steps=settings["eval_steps"], save_steps=settings["eval_steps"],
+            save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="macro_f1",
+            logging_steps=max(1, settings["steps"] // 60), logging_nan_inf_filter=False, disable_tqdm=True,
+            restore_callback_states_from_checkpoint=True,
+            accelerator_config={"use_configured_state": True},  # the processes have met already
+        )  # fmt: skip
+    except ValueError as cause:
+        raise InputError(one_line(cause)) from cause
+    trainer = TextTrainer(
+        model, arguments, DataCollatorWithPadding(tokenizer), splits["train"], splits["validation"], tokenizer,
+        compute_loss_func=loss, compute_metrics=metrics, callbacks=callbacks,
+        preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # there is one bar, ours
+    return trainer
+
+
+# --- What is kept --------------------------------------------------------------------------------
+
+
+def write_output(args, work: Path, model, tokenizer, results: dict) -> None:
+    """Makes the whole output beside its place and renames it: it is there complete, or not at all."""
+    import matplotlib
+    from safetensors import SafetensorError
+
+    from helpers.curves import plot
+
+    matplotlib.use("Agg")
+    final, old = work / "final", args.output.with_name(args.output.name + ".old")
+    shutil.rmtree(final, ignore_errors=True)
+    try:
+        final.mkdir()
+        model.save_pretrained(final)
+        tokenizer.save_pretrained(final)
+        draw_confusion(results["test"]["confusion_matrix"], results["data"]["labels"], final / "confusion_matrix.png")
+        plot(results["log_history"], metric="macro_f1").savefig(final / "curves.png", dpi=120)
+        card = model_card(results, args.checkpoint, hub=not Path(args.checkpoint).exists())
+        (final / "README.md").write_text(card, encoding="utf-8")
+        (final / "metrics.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+        for path in final.iterdir():
+            path.chmod(0o644)  # safetensors are written for the owner alone
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if args.output.exists() and any(args.output.iterdir()):  # --overwrite
+            shutil.rmtree(old, ignore_errors=True)
+            args.output.rename(old)
+        elif args.output.exists():
+            args.output.rmdir()
+        final.rename(args.output)
+    except (OSError, SafetensorError) as cause:
+        shutil.rmtree(final, ignore_errors=True)
+        raise out_of_space(work, cause) from cause
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def train(args: argparse.Namespace) -> None:
+    for kind in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{kind}") == "true":
+            raise InputError(f"{kind} is not for this program: launch it with plain data parallelism (DDP)")
+    work = unfinished(args.output)
+    if MAIN:
+        check_output(args)
+        tell_data(args, prepare(args, work))
+
+    import psutil
+    import torch
+    import transformers
+    from accelerate import PartialState
+    from datasets import Dataset
+
+    transformers.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would tell of kernels that are not needed here
+    transformers.utils.logging.disable_progress_bar()
+    use_cpu = args.use_cpu or not torch.accelerator.is_available()
+    processes = PartialState(cpu=use_cpu, timeout=timedelta(hours=6))  # where the others wait for the data
+    facts = json.loads((work / "facts.json").read_text())
+    cuda = processes.device.type == "cuda"
+
+    # What was not told is decided here, and said
+    rows, width = facts["rows"]["train"], facts["width"]
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD
+    epochs, steps_per_epoch = choose_epochs(args, rows), math.ceil(rows / batch)
+    steps = args.max_steps or math.ceil(steps_per_epoch * epochs)
+    bf16 = args.bf16 if args.bf16 is not None else cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+    rates = next(rates for most, *rates in LEARNING_RATES if width <= most)
+    settings = {name: value for name, value in vars(args).items() if name not in MAY_CHANGE} | {
+        "learning_rate": args.learning_rate or rates[args.lora], "num_train_epochs": epochs, "steps": steps,
+        "batch_size": batch,
+        "eval_steps": min(steps, args.eval_steps or math.ceil(steps_per_epoch / math.ceil(steps_per_epoch / 500))),
+        "bf16": bool(bf16), "use_cpu": use_cpu, "max_length": facts["max_length"], "processes": WORLD,
+        "rows_digest": facts["digest"],
+    }  # fmt: skip
+    checkpoint = find_checkpoint(work)
+    if checkpoint:
+        saved = json.loads((work / "run.json").read_text())
+        differ = [f"{key} was {saved.get(key)}, is {value}" for key, value in settings.items()
+                  if saved.get(key) != value]  # fmt: skip
+        if differ and args.overwrite:
+            checkpoint = None
+        elif differ:
+            raise InputError(f"{work} is another run ({'; '.join(differ)}): run its own command, name another "
+                             "--output, or add --overwrite")  # fmt: skip
+    processes.wait_for_everyone()
+    if MAIN:
+        (work / "run.json").write_text(json.dumps(settings))
+        for path in work.glob("checkpoint-*"):
+            if checkpoint is None or int(path.name.split("-")[1]) > int(checkpoint.name.split("-")[1]):
+                shutil.rmtree(path)  # a kill left it unfinished
+
+    before = psutil.Process().memory_info().rss
+    tokenizer, _, _ = load_tokenizer(args)
+    transformers.set_seed(args.seed)  # the new head is drawn here
+    model = build_model(args, tokenizer, facts)
+    splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts["rows"]}
+    for name in ("validation", "test"):
+        splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
+    weights, why = class_weights(args, facts["counts"]["train"])
+    trainer = make_trainer(args, work, model, tokenizer, splits, weights, settings)
+
+    trainable, total = (sum(p.numel() for p in model.parameters() if p.requires_grad or not only)
+                        for only in (True, False))  # fmt: skip
+    order = np.argsort(column(splits["train"], "length"))
+    size = args.per_device_train_batch_size
+    starts = [int(share * max(0, rows - size)) for share in (1 / 6, 1 / 2, 5 / 6)]
+    inputs = splits["train"].remove_columns("length")
+    batches = [trainer.data_collator([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
+    seconds = time_step(trainer.model, batches, bool(bf16)) * (4 / 3 if args.activation_checkpointing else 1)
+    evaluated = math.ceil(steps / settings["eval_steps"]) * facts["rows"]["validation"] + facts["rows"]["test"]
+    seconds = seconds * (steps * args.gradient_accumulation_steps + evaluated / WORLD / size / 3)
+    memory = predict_memory(model, args, facts["max_length"], bool(bf16), "cuda" if cuda else "cpu")
+    predicted = {"steps": steps, "seconds": seconds, "step_memory_bytes": memory}
+
+    said = "as told" if args.learning_rate else f"the default for a width of {width}" + " with LoRA" * args.lora
+    say("model", f"{args.checkpoint}: {total:,} parameters, {trainable:,} trained, {'bf16' if bf16 else 'fp32'}")
+    say("rate", f"learning rate {settings['learning_rate']:g}, {said}")
+    say("weights", f"class weights {why}")
+    say("training", f"{steps:,} steps of {batch} rows, {steps / steps_per_epoch:.3g} epochs, {WORLD} process"
+                    f"{'es' * (WORLD > 1)}; validation every {settings['eval_steps']:,} steps")  # fmt: skip
+    beside = "" if cuda else f", beside {before / 1e9:.2f} GB for Python and the libraries"
+    say("memory", f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted")
+    say("time", f"about {duration(seconds)}, from {len(batches)} timed steps")
+    if checkpoint:
+        say("resuming", f"{checkpoint}")
+
+    start = time.perf_counter()
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    guesses = trainer.predict(splits["test"])
+    seconds = time.perf_counter() - start
+    if not MAIN:
+        processes.wait_for_everyone()
+        return
+    history = [entry for entry in trainer.state.log_history if not any(key.startswith("test_") for key in entry)]
+    best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"])
+    results = {
+        "checkpoint": args.checkpoint, "settings": settings, "class_weights": why,
+        **score(guesses.label_ids, guesses.predictions.argmax(-1), facts["labels"],
+                majority=int(np.argmax(facts["counts"]["train"]))),
+        "validation": {"step": best["step"], "macro_f1": best["eval_macro_f1"], "accuracy": best["eval_accuracy"],
+                       "loss": best["eval_loss"]},
+        "predicted": predicted,
+        "measured": {"steps": result.global_step, "epochs": result.global_step / steps_per_epoch, "seconds": seconds,
+                     "resumed": bool(checkpoint), "peak_memory_bytes": peak_memory(cuda)},
+        "data": facts, "log_history": history,
+    }  # fmt: skip
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    write_output(args, work, model.merge_and_unload() if args.lora else model, tokenizer, results)
+    test, lazy, peak = results["test"], results["majority_class"], results["measured"]["peak_memory_bytes"]
+    say("took", duration(seconds) + (f", peak memory {peak / 1e9:.2f} GB" if peak else ""))
+    say("test", f"accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} on {test['rows']:,} rows; always "
+                f"{lazy['label']!r}: {lazy['accuracy']:.4f}, {lazy['macro_f1']:.4f}")  # fmt: skip
+    if test["macro_f1"] <= lazy["macro_f1"] + 0.01:
+        say("", "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data.")
+    say("done", f"{args.output}: model, tokenizer, metrics.json, curves.png, confusion_matrix.png, README.md")
+    processes.wait_for_everyone()
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else \
+        f"{seconds / 3600:.1f} h"  # fmt: skip
+
+
+def peak_memory(cuda: bool) -> int | None:
+    """Bytes: what torch held at most on a GPU, what the process held at most without one."""
+    import torch
+
+    if cuda:
+        return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return None
+
+
+def stay_offline_without_network(args) -> None:
+    """Without it, the libraries ask the Hub for a minute before they give up. To be called before they are imported."""
+    if Path(args.checkpoint).exists() or any(name.lower().endswith("_proxy") for name in os.environ):
+        return
+    host = re.sub(r"^https?://|[:/].*$", "", os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((host, 443), timeout=3).close()
+    except OSError:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args, code = None, 0
+    try:
+        args = parse_arguments(arguments)
+        stay_offline_without_network(args)
+        train(args)
+    except (InputError, TableError) as error:
+        code, said = 2, str(error)
+    except KeyboardInterrupt:
+        code, kept = 130, find_checkpoint(unfinished(args.output))
+        step = kept and int(kept.name.split("-")[1])
+        said = f"interrupted; the same command goes on after step {step}" if kept else "interrupted; nothing is kept"
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        code, said = 2, ("out of memory: halve --per-device-train-batch-size and double --gradient-accumulation-steps, "
+                         "shorten --max-length, or add --activation-checkpointing")  # fmt: skip
+    finally:
+        if MAIN and hasattr(args, "lock") and not find_checkpoint(unfinished(args.output)):
+            shutil.rmtree(unfinished(args.output), ignore_errors=True)
+    if code and MAIN:
+        print(f"{NAME}: {said}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
