@@ -23,6 +23,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -305,6 +306,9 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
         Rows (title, text) of the report, and the problems.
     """
     rows, problems = [], []
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    question = None if offline else ThreadPoolExecutor(1).submit(ask_hub, endpoint)  # asked while we look at the rest
     version = platform.python_version()
     if sys.version_info[:2] < OLDEST_PYTHON:
         problems.append("Python {}.{} or newer is needed, this is {}".format(*OLDEST_PYTHON, version))
@@ -349,11 +353,7 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
     disk, cache_disk = _disk_free(ROOT), min(map(_disk_free, caches()))
     rows.append(("Disk", f"{disk / GB:.0f} GB free here, {cache_disk / GB:.0f} GB at the cache"))
 
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        hub, text = False, "not asked: HF_HUB_OFFLINE is set"
-    else:
-        hub, text = ask_hub(endpoint)
+    hub, text = question.result() if question else (False, "not asked: HF_HUB_OFFLINE is set")
     rows.append(("Hub", text + (" (as HF_ENDPOINT says)" if "HF_ENDPOINT" in os.environ else "")))
 
     name, reason = recommend(gpu_memory=gpu_memory, memory=free, disk=cache_disk, hub=hub)

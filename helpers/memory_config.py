@@ -223,12 +223,15 @@ def config_values(config) -> dict:
         return KNOWN_MODELS[short]
     if name.count("/") != 1:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(KNOWN_MODELS)}; or give a directory or a Hub id")
+    from helpers.profiles import check_hub
+
+    no_hub = check_hub()  # before huggingface_hub is imported: it would wait long for a Hub that is not there
     try:
         from huggingface_hub import hf_hub_download
 
         path = hf_hub_download(name, "config.json")
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = no_hub or (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{name}: not in the table, and its config could not be fetched: {reason}") from None
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
@@ -251,8 +254,6 @@ def check_settings(settings: dict) -> None:
         raise ValueError("flash_attention_2 works in half precision only: use precision='bf16'")
     if isinstance(settings.get("lora_target_modules"), str):
         raise ValueError("lora_target_modules must be a list of names, such as ['q_proj', 'v_proj']")
-    if settings["method"] == "qlora" and settings["precision"] == "fp32":
-        raise ValueError("QLoRA computes in half precision: use precision='bf16' or 'pure-bf16'")
     if settings.get("sharding", "ddp") != "ddp" and settings["num_gpus"] == 1:
         raise ValueError(f"sharding={settings['sharding']!r} needs num_gpus of at least 2: one GPU shares with nobody")
     if settings["method"] == "qlora" and settings.get("sharding", "ddp") not in ("ddp", "zero1"):

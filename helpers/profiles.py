@@ -13,10 +13,13 @@ inherits from and only what differs:
     max_train_samples = 200
 """
 
+import contextlib
 import difflib
+import importlib
 import math
 import os
 import sys
+import threading
 import tomllib
 import warnings
 from dataclasses import dataclass, fields
@@ -28,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILT_IN = Path(__file__).with_suffix(".toml")
 # huggingface_hub, evaluate and the download counter of datasets read these once, when they are imported.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+HUB_SECONDS = 2.0  # until the Hub counts as not there: name lookup, connection and answer together
 TYPE_NAMES = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 PLACES = ("dataset", "checkpoint", "metric")  # each a Hub id or a path
 BELONGS_TO = {"dataset": ("config", "revision"), "checkpoint": ("checkpoint_revision",)}
@@ -90,8 +94,12 @@ class PairClassification(Classification):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Pretraining(Task):
-    """A language model from scratch: `checkpoint` gives the tokenizer and the shape, `block_size` counts tokens."""
+    """A language model from scratch: `checkpoint` gives the tokenizer and the shape, `block_size` counts tokens.
 
+    `config_overrides` changes the shape, as in "n_layer=4,n_embd=256".
+    """
+
+    config_overrides: str = ""
     block_size: int
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
@@ -109,6 +117,7 @@ TABLES = {
     "openwebtext": Pretraining,
     "mrpc": PairClassification,
     "documents": Classification,
+    "lora": Classification,
 }
 TOP_LEVEL = {"inherits": str, "description": str, "offline": bool, "use_cpu": bool}
 
@@ -122,6 +131,7 @@ class Profile:
     offline: bool
     use_cpu: bool
     tables: dict[str, Task]
+    no_hub: str = ""  # why the Hub is not asked for anything; empty if it is
 
     def __getattr__(self, name: str) -> Task:
         if name.startswith("_") or name == "tables":
@@ -133,6 +143,13 @@ class Profile:
             if place and Path(place).is_absolute() and not Path(place).exists():
                 todo = "run `make data`" if place.startswith(str(ROOT / "data")) else "correct the path"
                 raise ProfileError(f"profile {self.name}, [{name}] {key}: {place} does not exist; {todo}")
+        if self.no_hub and (missing := _not_cached(self.tables[name])):
+            raise ProfileError(
+                f"profile {self.name}, [{name}]: {self.no_hub}, and the cache in {_cache()} lacks "
+                f'{"; ".join(missing)}. Without a network, load_profile("reduced") has all that it needs. Or bring '
+                "what is missing: a classroom bundle, or the cache of a machine that ran this lesson (SETUP.md, "
+                "Without a network). With HF_HUB_OFFLINE=0 in the environment the libraries try the Hub all the same."
+            )
         return self.tables[name]
 
     def __dir__(self) -> list[str]:
@@ -161,9 +178,12 @@ def load_profile(name: str | os.PathLike | None = None) -> Profile:
     already. The libraries read them when imported, so load the profile before importing transformers or datasets;
     later it changes nothing for this process, but reduced profiles load local paths only.
 
+    A profile that names Hub ids asks whether the Hub answers, for at most HUB_SECONDS, unless HF_HUB_OFFLINE is set
+    already. Without an answer it sets the same variables, and what the cache holds can be used.
+
     Raises:
         ProfileError: unknown profile, table or key, a wrong type or value, an unreadable file, a cycle of
-            inheritance; on use of a table, a path that does not exist.
+            inheritance; on use of a table, a path that does not exist, or without the Hub an id that is not cached.
     """
     wanted = name or os.environ.get("FINETUNING_PROFILE") or "reduced"
     top, tables = {}, {table: {} for table in TABLES}
@@ -173,10 +193,15 @@ def load_profile(name: str | os.PathLike | None = None) -> Profile:
             for key in BELONGS_TO.keys() & layer[table].keys():  # a revision never outlives its id
                 tables[table] = {k: v for k, v in tables[table].items() if k not in BELONGS_TO[key]}
             tables[table] |= layer[table]
-    _set_offline(top["offline"])
     shown = Path(wanted).stem if _is_file(wanted) else str(wanted)
     built = {table: TABLES[table](**values) for table, values in tables.items()}
-    return Profile(shown, top["description"], top["offline"], top["use_cpu"], built)
+    if top["offline"]:
+        no_hub = "it says offline = true"
+        _set_offline(True)
+    else:
+        no_hub = check_hub() if any(_hub_ids(task) for task in built.values()) else ""
+        _set_offline(bool(no_hub))
+    return Profile(shown, top["description"], top["offline"], top["use_cpu"], built, no_hub)
 
 
 def _is_file(name: str | os.PathLike) -> bool:
@@ -260,6 +285,91 @@ def _unknown(kind: str, name: str, valid, where: str) -> str:
     close = difflib.get_close_matches(str(name), valid, n=1)
     guess = f", did you mean {close[0]!r}?" if close else "."
     return f"{where}: unknown {kind} {name!r}{guess} There is: {', '.join(valid)}"
+
+
+def check_hub() -> str:
+    """Finds out in HUB_SECONDS whether the Hub can be used; if not, sets offline mode.
+
+    HF_HUB_OFFLINE, set by the user, is believed without asking. Call it before huggingface_hub is imported.
+
+    Returns:
+        Why the Hub cannot be used; an empty string if it can.
+    """
+    told = os.environ.get("HF_HUB_OFFLINE")
+    if told is not None and "HF_HUB_OFFLINE" not in _SET_BY_US:
+        return "HF_HUB_OFFLINE is set" if told.upper() in ("1", "ON", "YES", "TRUE") else ""
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    answer = [f"no answer within {HUB_SECONDS} s"]
+    context = ssl.create_default_context()
+    with contextlib.suppress(ImportError):  # Python from python.org has no certificates on macOS, the libraries have
+        context.load_verify_locations(importlib.import_module("certifi").where())
+
+    def ask():
+        url = f"{endpoint}/api/models/openai-community/gpt2"
+        try:
+            with urllib.request.urlopen(url, timeout=HUB_SECONDS, context=context) as response:
+                response.read(1)
+            answer.append("")
+        except urllib.error.HTTPError as error:
+            answer.append(f"HTTP {error.code}" if error.code >= 500 else "")  # a mirror may lack that model
+        except Exception as error:  # whatever it is, the Hub cannot be used
+            answer.append(str(getattr(error, "reason", error)) or type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)  # a name lookup cannot be stopped, only left behind
+    thread.start()
+    thread.join(HUB_SECONDS)
+    if not (reason := answer[-1]):
+        return ""
+    _set_offline(True)
+    if "huggingface_hub" in sys.modules:
+        warnings.warn("the Hub does not answer: restart the kernel, or the libraries wait for it", stacklevel=3)
+    return f"the Hub cannot be reached ({endpoint}: {reason})"
+
+
+def _hub_ids(task: Task) -> list[str]:
+    """What a task names on the Hub."""
+    return [place for key in PLACES if (place := getattr(task, key, None)) and not Path(place).is_absolute()]
+
+
+def _cache() -> Path:
+    """Hugging Face's cache on this machine."""
+    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or f"{general}/huggingface").expanduser()
+
+
+def _not_cached(task: Task) -> list[str]:
+    """What a task names on the Hub and the cache does not hold, in words."""
+    hub = Path(os.environ.get("HF_HUB_CACHE") or _cache() / "hub").expanduser()
+    data = Path(os.environ.get("HF_DATASETS_CACHE") or _cache() / "datasets").expanduser()
+    modules = Path(os.environ.get("HF_MODULES_CACHE") or _cache() / "modules").expanduser()
+    ids, missing = _hub_ids(task), []
+    if task.dataset in ids:  # load_dataset offline reads only what it has prepared once
+        plain = _letters(task.dataset)
+        folders = [folder for folder in data.glob("*___*") if _letters(folder.name) == plain]
+        prepared = f"{task.config or '*'}/*/{task.revision or '*'}/dataset_info.json"
+        if not any(any(folder.glob(prepared)) for folder in folders):
+            missing.append(f"data set {task.dataset}, config {task.config}, revision {_show(task.revision)}")
+    if task.checkpoint in ids:
+        folder = hub / f"models--{task.checkpoint.replace('/', '--')}"
+        revision = task.checkpoint_revision or "main"
+        if (folder / "refs" / revision).is_file():
+            revision = (folder / "refs" / revision).read_text().strip()
+        files = {path.name for path in (folder / "snapshots" / revision).glob("*") if path.exists()}
+        weights = isinstance(task, Pretraining) or any(name.endswith((".safetensors", ".bin")) for name in files)
+        if "config.json" not in files or not weights or not any("token" in name for name in files):
+            missing.append(f"checkpoint {task.checkpoint}, revision {_show(task.checkpoint_revision)}")
+    metric = getattr(task, "metric", None)
+    if metric in ids and not any(modules.glob(f"evaluate_modules/metrics/evaluate-metric--{metric}/*/{metric}.py")):
+        missing.append(f"metric {metric}")
+    return missing
+
+
+def _letters(name: str) -> str:
+    return name.replace("/", "").replace("_", "").lower()  # namespace/SomeName is cached as namespace___some_name
 
 
 def _set_offline(offline: bool) -> None:

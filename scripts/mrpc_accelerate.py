@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from anywhere
 
-from helpers.profiles import load_profile
+from helpers.profiles import ProfileError, load_profile
 
 NAME = Path(__file__).name
 SHARDING_TYPES = {"MULTI_GPU": "DDP", "FSDP": "FSDP", "DEEPSPEED": "DeepSpeed"}
@@ -117,6 +117,9 @@ def read_config(options: argparse.Namespace) -> dict:
 
 def check_machine(config: dict, options: argparse.Namespace) -> None:
     """Raises Refusal if the launch file asks for what is not here: GPUs, DeepSpeed, a port, a number format."""
+    profile = load_profile(options.profile)  # here, so that the processes inherit what it found out about the Hub
+    profile.mrpc  # noqa: B018 (raises if something is missing)
+
     import torch
 
     file, local = options.config_file, config.get("num_processes", 1) // config["num_machines"]
@@ -127,7 +130,7 @@ def check_machine(config: dict, options: argparse.Namespace) -> None:
         raise Refusal(f"{file}: several machines need --main_process_ip and --main_process_port, the same on each")
     if not use_cpu and gpus < local:
         raise Refusal(f"{file} asks for {local} GPUs on this machine, which has {gpus}; for CPUs take a *_cpu.yaml")
-    if not use_cpu and load_profile(options.profile).use_cpu:
+    if not use_cpu and profile.use_cpu:
         raise Refusal(f"{file} asks for GPUs, the profile for the CPU (use_cpu); give a --profile for GPUs")
     if config["distributed_type"] == "DEEPSPEED" and not importlib.util.find_spec("deepspeed"):
         raise Refusal(f"{file} asks for DeepSpeed, which is not installed; install it, or take an fsdp2 file")
@@ -227,14 +230,15 @@ def load_data(settings, tokenizer, accelerator):
 
 def train(options: argparse.Namespace) -> None:
     """Trains, evaluates after every epoch, saves, and writes results.json."""
+    profile = load_profile(options.profile)  # before the libraries: it may set them offline
+    settings, output_dir = profile.mrpc, options.output_dir
+
     import datasets
     import torch
     import transformers
     from torch.utils.data import DataLoader, RandomSampler
     from tqdm import tqdm
 
-    profile = load_profile(options.profile)
-    settings, output_dir = profile.mrpc, options.output_dir
     use_cpu = profile.use_cpu or not torch.cuda.is_available()
     accelerator = make_accelerator(use_cpu)
     accumulation = options.gradient_accumulation_steps
@@ -454,7 +458,7 @@ def main() -> int:
         train(options)
     except Exception as error:
         said = " ".join(str(error).split())
-        if isinstance(error, Refusal):
+        if isinstance(error, (Refusal, ProfileError)):
             print(f"{NAME}: {who}{said}", file=sys.stderr, flush=True)
         else:
             trace = options.output_dir / f"traceback-{os.environ.get('RANK', 0)}.txt"
