@@ -117,6 +117,7 @@ TABLES = {
     "openwebtext": Pretraining,
     "mrpc": PairClassification,
     "documents": Classification,
+    "conll2003": Classification,
     "lora": Classification,
 }
 TOP_LEVEL = {"inherits": str, "description": str, "offline": bool, "use_cpu": bool}
