@@ -230,6 +230,8 @@ def _text_files(classes: dict[str, list[Path]]) -> Records:
 
 
 def _chain(files: list[Path], remarks: list[str]) -> Source:
+    if len(files) == 1:
+        return _file(files[0], remarks)
     parts = [_file(file, remarks) for file in files]
     for file, (columns, _) in zip(files, parts, strict=True):
         if columns != parts[0][0]:
@@ -338,7 +340,9 @@ def _delimiter(sample: list[str], expected: str) -> str:
     for delimiter in dict.fromkeys(expected + ",;\t|"):
         widths = [len(record) for record in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if record]
         if widths and widths[0] > 1:
-            shares[delimiter] = sum(width == widths[0] for width in widths) / len(widths)
+            share = sum(width == widths[0] for width in widths) / len(widths)
+            if share > 0.5 or delimiter == expected:
+                shares[delimiter] = share
     best = max(shares, key=shares.get, default="\x1f")
     return expected if shares.get(expected, 0) >= min(0.9, shares.get(best, 1)) else best
 
@@ -349,6 +353,8 @@ def _has_header(records: list[list[str]]) -> bool:
         return True
     if any(len(cell) > 100 for cell in first):
         return False
+    if len(first) == 1:  # a list of texts
+        return len(_words(first[0])) <= 2
     if any(group for names in (TEXT_NAMES, LABEL_NAMES) for group in _by_name(first, names)[::2]):
         return True
     if any(_is_number(cell) or _is_date(cell) for cell in first):
@@ -418,11 +424,17 @@ def _csv_records(path, lines, delimiter, width, header, linewise, remarks) -> Re
 
 def _reparse(line: str, delimiter: str, width: int) -> list[str] | None:
     """One line whose quotes are wrong, read in the other ways that quotes are written; None if none fits."""
-    for style in (dict(), dict(escapechar="\\"), dict(quoting=csv.QUOTE_NONE)):
-        with contextlib.suppress(csv.Error, StopIteration):
-            records = list(csv.reader([line], delimiter=delimiter, skipinitialspace=True, **style))
-            if len(records) == 1 and len(records[0]) == width and "\n" not in records[0][-1]:
-                return records[0]
+    line = line.rstrip("\r\n")
+    # a quote ends a text only where the delimiter follows, or the line ends
+    found = re.finditer(
+        rf'(?:^|{re.escape(delimiter)}) *(?:"(.*?)" *(?={re.escape(delimiter)}|$)|([^{re.escape(delimiter)}]*))', line
+    )
+    fields = [quoted.replace('""', '"') if (quoted := match[1]) is not None else match[2] for match in found]
+    if len(fields) == width:
+        return fields
+    with contextlib.suppress(csv.Error, StopIteration):
+        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, escapechar="\\"))
+        return fields if len(fields) == width else None
     return None
 
 
