@@ -448,7 +448,7 @@ def lesson_06_batch_and_accumulation(function: Callable) -> str:
 @exercise
 def lesson_09_lora_parameters(function: Callable) -> str:
     """`function(shapes, rank)` counts what LoRA trains beside linear layers of these (inputs, outputs)."""
-    for shapes, rank in (([(128, 384)] * 4, 8), ([(768, 2304)], 1), ([(64, 64), (64, 256), (256, 64)], 4)):
+    for shapes, rank in (([(128, 384)] * 3, 8), ([(768, 2304)], 1), ([(64, 64), (64, 256), (256, 64)], 4)):
         sides = [sum(shape) for shape in shapes]
         hints = (
             (sum(inputs * outputs for inputs, outputs in shapes), "That is W, which stays frozen."),

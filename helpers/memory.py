@@ -500,7 +500,8 @@ def estimate(
         attn_implementation: "eager", "sdpa" or "flash_attention_2".
         activation_checkpointing: keep only each block's input and recompute the rest in the backward pass.
         optim: a name of `TrainingArguments.optim`, see `OPTIMIZERS`.
-        method: "full"; "lora"; "qlora" (the base model's linear layers in 4-bit NF4).
+        method: "full"; "lora"; "qlora" (the base model's linear layers in 4-bit NF4 with double quantisation; the rest
+            in bf16, or with precision "fp32" in fp32, as peft's `prepare_model_for_kbit_training` leaves it).
         lora_rank: r of peft's `LoraConfig`.
         lora_target_modules: names of the adapted linear layers; PEFT's defaults when None.
         num_gpus: data parallel processes.
@@ -531,7 +532,7 @@ def estimate(
         task=task,
         tokens=per_device_train_batch_size * sequence_length,
         length=sequence_length,
-        precision="pure-bf16" if method == "qlora" else precision,
+        precision="pure-bf16" if method == "qlora" and precision != "fp32" else precision,
         attention=_attention_kind(a, attn_implementation, precision, padded, device),
         gpu=device == "cuda",
         padded=padded,

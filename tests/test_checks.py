@@ -495,11 +495,10 @@ def test_lesson_09_lora_parameters_is_what_peft_counts():
     check = checks.lesson_09_lora_parameters
 
     def by_peft(shapes, rank):
-        model = nn.Sequential(*[nn.Linear(*shape) for shape in shapes])
+        layers = nn.Sequential(*[nn.Linear(*shape) for shape in shapes])
         names = [str(index) for index in range(len(shapes))]
-        return peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=names)).get_nb_trainable_parameters()[
-            0
-        ]
+        model = peft.get_peft_model(layers, peft.LoraConfig(r=rank, target_modules=names))
+        return model.get_nb_trainable_parameters()[0]
 
     assert check(by_peft)
     assert "stays frozen" in repr(check(lambda shapes, rank: sum(i * o for i, o in shapes)))

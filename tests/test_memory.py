@@ -108,7 +108,6 @@ def test_config_can_be_a_name_a_directory_an_object_or_a_dict(tmp_path):
         ("bert-base-cased", {"task": "causal-lm"}, "is an encoder and does not generate"),
         ("gpt2", {"method": "lora", "lora_target_modules": ("q_proj",)}, "no linear layer 'q_proj'; choose from attn"),
         ("gpt2", {"method": "lora", "lora_rank": 0}, "lora_rank must be a whole number"),
-        ("llama-7b", {"method": "qlora"}, "half precision"),
         ("gpt2", {"attn_implementation": "flash_attention_2"}, "half precision"),
         ("gpt2", {"method": "qlora", "precision": "bf16", "num_gpus": 2, "sharding": "fsdp"}, "4-bit weights"),
         ("gpt2", {"sharding": "zero9"}, "unknown sharding"),

@@ -1,0 +1,103 @@
+"""What lesson 09 says about LoRA and QLoRA, on the tiny GPT-2: start, merging, and the memory of a step."""
+
+import copy
+import os
+
+import pytest
+import torch
+
+from helpers.memory import build_batch, build_optimizers, estimate, measure, training_step
+from helpers.profiles import ROOT
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+GPT2 = ROOT / "data" / "models" / "gpt2"
+IDS = torch.arange(1, 65).view(2, 32)
+
+
+def build(method, rank=8, targets=("c_attn",)):
+    """GPT-2 with a classification head, as lesson 09 builds it."""
+    import peft
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    options = {}
+    if method == "qlora":
+        pytest.importorskip("bitsandbytes")
+        four_bits = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )  # fmt: skip
+        options = {"quantization_config": four_bits, "device_map": "cpu"}
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        GPT2, num_labels=6, pad_token_id=0, use_cache=False, **options
+    )
+    if method == "full":
+        return model.train()
+    if method == "qlora":
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules=list(targets), fan_in_fan_out=method == "lora"
+    )
+    return peft.get_peft_model(model, config).train()
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+def with_trained_adapter(model):
+    """Gives B numbers of the size that training gives them."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    return model
+
+
+def test_adapters_change_nothing_at_the_start():
+    assert torch.equal(logits(build("lora")), logits(build("full")))
+
+
+@pytest.mark.parametrize("targets", [("c_attn",), ("c_attn", "c_proj", "c_fc")])
+def test_merged_answers_as_unmerged_and_the_base_comes_back(targets):
+    base, model = logits(build("full")), with_trained_adapter(build("lora", targets=targets))
+    adapted = logits(model)
+    assert (adapted - base).abs().max() > 0.05
+    with model.disable_adapter():
+        assert torch.equal(logits(model), base)
+    merged = copy.deepcopy(model).merge_and_unload()
+    assert (logits(merged) - adapted).abs().max() < 1e-4
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+
+
+def test_a_saved_adapter_is_small_and_gives_the_same_answers(tmp_path):
+    import peft
+
+    model = with_trained_adapter(build("lora"))
+    adapted = logits(model)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_model.safetensors").stat().st_size < 0.05 * (GPT2 / "model.safetensors").stat().st_size
+    again = peft.PeftModel.from_pretrained(build("full"), tmp_path)
+    assert torch.equal(logits(again), adapted)
+
+
+@pytest.mark.parametrize("rank", [1, 16])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_memory_is_predicted_within_three_percent(method, rank, padded):
+    model = build(method, rank)
+    batch, optimizers = build_batch(model, 8, 96, padded), build_optimizers(model, "adamw_torch_fused")
+
+    def two_steps():
+        for _ in range(2):
+            training_step(model, batch, optimizers)
+
+    predicted = estimate(
+        model.config, per_device_train_batch_size=8, sequence_length=96, method=method, lora_rank=rank, padded=padded,
+        task="sequence-classification", device="cpu",
+    )  # fmt: skip
+    assert predicted.trainable_parameters == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert predicted.peak_bytes == pytest.approx(measure(two_steps).peak_bytes, rel=0.03)
