@@ -1,0 +1,127 @@
+"""data/conll2003 is laid out as CoNLL-2003, cannot be solved by looking words up, and is rebuilt byte for byte."""
+
+import importlib
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from seqeval.metrics import f1_score
+
+ROOT = Path(__file__).resolve().parents[1]
+NER = ROOT / "data" / "conll2003"
+NAMES = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]  # order of the original
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def builder():
+    sys.path.insert(0, str(ROOT / "data" / "build"))
+    yield importlib.import_module("ner")
+    sys.path.remove(str(ROOT / "data" / "build"))
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return {split: pq.read_table(NER / "conll2003" / f"{split}-00000-of-00001.parquet") for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def splits(tables) -> dict[str, list[dict]]:
+    """Rows as the builder has them: tokens, and tags as words."""
+    return {
+        split: [
+            {"tokens": row["tokens"], "tags": [NAMES[number] for number in row["ner_tags"]]}
+            for row in table.to_pylist()
+        ]
+        for split, table in tables.items()
+    }
+
+
+def test_columns_sizes_and_names(tables):
+    for split, least in {"train": 1200, "validation": 300, "test": 300}.items():
+        assert tables[split].column_names == ["id", "tokens", "ner_tags"]
+        assert tables[split]["id"].to_pylist() == [str(number) for number in range(len(tables[split]))]
+        assert len(tables[split]) >= least
+    assert sum(path.stat().st_size for path in NER.rglob("*")) < 500_000
+
+
+def test_card_declares_the_data(tables):
+    front = yaml.safe_load((NER / "README.md").read_text(encoding="utf-8").split("---")[1])
+    info = front["dataset_info"][0]
+    assert front["configs"][0]["config_name"] == info["config_name"] == "conll2003"
+    assert {s["name"]: s["num_examples"] for s in info["splits"]} == {name: len(rows) for name, rows in tables.items()}
+    tags = next(feature for feature in info["features"] if feature["name"] == "ner_tags")
+    assert tags["list"]["class_label"]["names"] == {str(number): name for number, name in enumerate(NAMES)}
+
+
+def test_loads_with_names_of_tags(tables, tmp_path):
+    from datasets import ClassLabel, List, load_dataset
+
+    for place in ({"path": str(NER), "name": "conll2003"}, {"path": "parquet", "data_files": str(NER / "*/test-*")}):
+        news = load_dataset(**place, cache_dir=tmp_path)
+        rows = news["test" if "test" in news else "train"]
+        assert rows.features["ner_tags"] == List(ClassLabel(names=NAMES))
+        assert rows["tokens"][:] == tables["test"]["tokens"].to_pylist()
+
+
+def test_tags_are_well_formed(splits):
+    for rows in splits.values():
+        for row in rows:
+            assert 3 <= len(row["tokens"]) == len(row["tags"]) <= 40
+            for before, tag in pairwise(["O", *row["tags"]]):
+                assert not tag.startswith("I-") or before[2:] == tag[2:], row
+            for token, tag in zip(row["tokens"], row["tags"], strict=True):
+                assert re.fullmatch(r"[A-Za-z]+(-[A-Za-z]+)*|\d+(-\d+)?|'[sS]|[.,\"()]", token), token
+                assert tag == "O" or token[0].isupper() or token in ("of", "and", "to", "for", "'s"), (token, tag)
+
+
+def test_articles_fit(splits):
+    for rows in splits.values():
+        for row in rows:
+            for article, word in pairwise(row["tokens"]):
+                if article in ("a", "an"):
+                    assert (article == "an") == (word[0] in "aeioAEIOU" or word == "hour"), (article, word)
+
+
+def test_no_sentence_twice_and_names_are_many(splits, builder):
+    texts = [" ".join(row["tokens"]).lower() for rows in splits.values() for row in rows]
+    assert len(set(texts)) == len(texts)
+    kinds = Counter(kind for row in splits["test"] for kind, _, _ in builder.entities(row))
+    assert set(kinds) == {"PER", "ORG", "LOC", "MISC"} and min(kinds.values()) > 80
+
+
+def test_looking_words_up_is_not_enough(splits, builder):
+    truth = [row["tags"] for row in splits["test"]]
+    assert sum(tag == "O" for tags in truth for tag in tags) / sum(map(len, truth)) > 0.8
+    for fold_case in (False, True):
+        assert f1_score(truth, builder.lookup(splits, fold_case)) < 0.45
+    # The lookup itself finds test sentences that were put into training.
+    known = builder.lookup(splits | {"train": splits["train"] + 100 * splits["test"][:1]}, fold_case=True)
+    assert known[0] == truth[0]
+
+
+def test_names_are_new_and_ambiguous(splits, builder):
+    assert 0.2 < builder.unseen(splits) < 0.5
+    assert builder.unseen(splits | {"train": splits["test"]}) == 0
+    assert builder.ambiguous(splits) > 0.5
+    tags = {}
+    for row in splits["train"]:
+        for token, tag in zip(row["tokens"], row["tags"], strict=True):
+            tags.setdefault(token.lower(), set()).add(tag[2:])
+    assert tags["merrow"] >= {"LOC", "ORG", "PER"}, "a town, its team, and a surname"
+    assert tags["frost"] >= {"", "PER"} and tags["baker"] >= {"", "PER"}, "words that are surnames"
+
+
+def test_rebuild_gives_the_same_bytes(tmp_path):
+    program = ROOT / "data" / "build" / "ner.py"
+    subprocess.run([sys.executable, program, "--output", tmp_path], check=True, capture_output=True)
+    files = sorted(path.relative_to(NER) for path in NER.rglob("*") if path.is_file())
+    assert len(files) == 4
+    for file in files:
+        assert (tmp_path / file).read_bytes() == (NER / file).read_bytes(), file
