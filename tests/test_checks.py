@@ -690,3 +690,71 @@ def test_lesson_07_threshold():
         return best
 
     assert "may recover" in repr(check(from_the_top))
+
+
+def test_lesson_08_all_pieces():
+    check = checks.lesson_08_all_pieces
+
+    def by_first(word_ids, tags):
+        return [-100 if word is None else tags[word] for word in word_ids]
+
+    def right(word_ids, tags, outside="O"):
+        labels = by_first(word_ids, tags)
+        for place in range(1, len(labels)):
+            if word_ids[place] is not None and word_ids[place] == word_ids[place - 1]:
+                labels[place] = outside if labels[place] == "O" else f"I-{labels[place][2:]}"
+        return labels
+
+    def only_first(word_ids, tags):
+        twice = [None, *word_ids]
+        return [-100 if twice[i] == twice[i + 1] else tag for i, tag in enumerate(by_first(word_ids, tags))]
+
+    assert check(right)
+    assert "second B" in repr(check(by_first))
+    assert "every piece counts" in repr(check(only_first))
+    assert "stay O" in repr(check(lambda words, tags: right(words, tags, outside="I-")))
+    assert "no loss counts" in repr(check(lambda *given: ["O" if tag == -100 else tag for tag in right(*given)]))
+    assert "special ones too" in repr(check(lambda *given: [tag for tag in right(*given) if tag != -100]))
+
+
+def test_lesson_08_word_tags():
+    check = checks.lesson_08_word_tags
+
+    def chosen(word_ids, token_tags, num_words, place):
+        places = [[i for i, word in enumerate(word_ids) if word == number] for number in range(num_words)]
+        return [token_tags[found[place]] if found else "O" for found in places]
+
+    assert check(lambda *given: chosen(*given, place=0))
+    assert "trained to know" in repr(check(lambda *given: chosen(*given, place=-1)))
+    assert "for each word" in repr(check(lambda word_ids, token_tags, num_words: token_tags[1:-1]))
+    without = lambda word_ids, tags, n: [tags[word_ids.index(w)] for w in range(n) if w in word_ids]  # noqa: E731
+    assert "cut off" in repr(check(without))
+
+
+def test_lesson_08_spans():
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    check = checks.lesson_08_spans
+    assert check(get_entities)
+    assert "behind the hyphen" in repr(check(lambda tags: [(tags[i], i, j) for _, i, j in get_entities(tags)]))
+    assert "not the place behind" in repr(check(lambda tags: [(kind, i, j + 1) for kind, i, j in get_entities(tags)]))
+    assert "end with the sentence" in repr(check(lambda tags: get_entities(tags[:-1])))
+    without_b = lambda tags: get_entities([tag.replace("B-", "I-") for tag in tags])  # noqa: E731
+    assert "A B always opens" in repr(check(without_b))
+    assert "continues what B" in repr(check(lambda tags: get_entities([tag.replace("I-", "B-") for tag in tags])))
+    assert repr(check(lambda tags: None)).startswith("Not started yet")
+
+
+def test_lesson_08_entity_f1():
+    check = checks.lesson_08_entity_f1
+
+    def by_hand(truth, found, same=lambda t, f: t == f):
+        hits = sum(any(same(t, f) for t in truth) for f in found)
+        precision, recall = hits / len(found) if found else 0.0, hits / len(truth)
+        return precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0
+
+    assert check(by_hand)
+    assert "First precision" in repr(check(lambda *given: (by_hand(*given)[1], by_hand(*given)[0], by_hand(*given)[2])))
+    assert "harmonic" in repr(check(lambda *given: (*by_hand(*given)[:2], sum(by_hand(*given)[:2]) / 2)))
+    touch = lambda t, f: t[1] <= f[2] and f[1] <= t[2]  # noqa: E731
+    assert "no hit" in repr(check(lambda truth, found: by_hand(truth, found, touch)))
