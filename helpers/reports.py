@@ -92,6 +92,7 @@ def model_card(results: dict, base_model: str, hub: bool) -> str:
     test, lazy, rows, labels = results["test"], results["majority_class"], data["rows"], data["labels"]
     front = {"library_name": "transformers", "pipeline_tag": "text-classification", "metrics": ["accuracy", "f1"]}
     front |= {"base_model": base_model} if hub else {}
+    base_model = base_model if hub else os.path.basename(os.path.abspath(base_model))  # a path says nothing to others
     front |= {"tags": ["lora"]} if settings["lora"] else {}
 
     def plain(text) -> str:
@@ -126,7 +127,7 @@ def model_card(results: dict, base_model: str, hub: bool) -> str:
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
 
-# {plain(base_model.rstrip("/").split("/")[-1])}, fine-tuned on {plain(data["file"])}
+# {plain(base_model.split("/")[-1])}, fine-tuned on {plain(data["file"])}
 
 Tells {len(labels)} kinds of text apart: {", ".join(map(plain, labels))}.
 

@@ -26,6 +26,7 @@ import socket
 import sys
 import time
 import unicodedata
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -377,6 +378,7 @@ def build_model(args, tokenizer, facts: dict):
         raise bad_checkpoint(args, cause) from cause
     model.config.pad_token_id = tokenizer.pad_token_id
     if args.lora:
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")  # peft 0.21 asks for it
         from peft import LoraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
@@ -384,7 +386,7 @@ def build_model(args, tokenizer, facts: dict):
         targets = {name for name, kind in kinds.items() if kind in (torch.nn.Linear, Conv1D)}
         prefix = model.base_model_prefix
         model = get_peft_model(model, LoraConfig(
-            task_type="SEQ_CLS", r=args.lora_rank, lora_alpha=args.lora_alpha, lora_dropout=0.05,
+            task_type="SEQ_CLS", r=args.lora_rank, lora_alpha=args.lora_alpha, lora_dropout=0.0,
             target_modules=sorted({f"{prefix}.{name}" for name in targets}),
             modules_to_save=[n for n, m in model.named_children() if n != prefix and list(m.parameters())],
             fan_in_fan_out=Conv1D in kinds.values(),
@@ -472,14 +474,14 @@ def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, sett
     weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
 
     class Progress(TrainerCallback):
-        interrupted = False
+        interrupted, bar, before = False, None, signal.getsignal(signal.SIGINT)
 
         def on_train_begin(self, arguments, state, control, **_):
             self.bar = tqdm(
                 total=state.max_steps, initial=state.global_step, unit="step", disable=not MAIN, mininterval=1
             )
             if WORLD == 1:  # several processes would have to agree on the step to stop after
-                self.before = signal.signal(signal.SIGINT, self.interrupt)
+                signal.signal(signal.SIGINT, self.interrupt)
 
         def interrupt(self, *_):
             self.interrupted = True
@@ -511,9 +513,9 @@ def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, sett
                 self.bar.write(f"step {state.global_step:<7}validation loss {metrics['eval_loss']:.4f}, macro-F1 "
                                f"{metrics['eval_macro_f1']:.4f}, accuracy {metrics['eval_accuracy']:.4f}")  # fmt: skip
 
-        def on_train_end(self, arguments, state, control, **_):
-            self.bar.close()
-            if WORLD == 1:
+        def close(self):
+            if self.bar is not None:
+                self.bar.close()
                 signal.signal(signal.SIGINT, self.before)
 
     class TextTrainer(Trainer):
@@ -537,7 +539,8 @@ def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, sett
         score = f1_score(predicted.label_ids, guesses, average="macro", labels=np.unique(predicted.label_ids))
         return {"accuracy": accuracy_score(predicted.label_ids, guesses), "macro_f1": score}
 
-    callbacks = [Progress()]
+    progress = Progress()
+    callbacks = [progress]
     if args.early_stopping_patience:
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
     try:
@@ -562,7 +565,7 @@ def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, sett
         preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # there is one bar, ours
-    return trainer
+    return trainer, progress
 
 
 # --- What is kept --------------------------------------------------------------------------------
@@ -666,7 +669,7 @@ def train(args: argparse.Namespace) -> None:
     for name in ("validation", "test"):
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
     weights, why = class_weights(args, facts["counts"]["train"])
-    trainer = make_trainer(args, work, model, tokenizer, splits, weights, settings)
+    trainer, progress = make_trainer(args, work, model, tokenizer, splits, weights, settings)
 
     trainable, total = (sum(p.numel() for p in model.parameters() if p.requires_grad or not only)
                         for only in (True, False))  # fmt: skip
@@ -685,8 +688,9 @@ def train(args: argparse.Namespace) -> None:
     say("model", f"{args.checkpoint}: {total:,} parameters, {trainable:,} trained, {'bf16' if bf16 else 'fp32'}")
     say("rate", f"learning rate {settings['learning_rate']:g}, {said}")
     say("weights", f"class weights {why}")
-    say("training", f"{steps:,} steps of {batch} rows, {steps / steps_per_epoch:.3g} epochs, {WORLD} process"
-                    f"{'es' * (WORLD > 1)}; validation every {settings['eval_steps']:,} steps")  # fmt: skip
+    epochs, many = steps / steps_per_epoch, f", {WORLD} processes" * (WORLD > 1)
+    say("training", f"{steps:,} steps of {batch} rows, {epochs:.3g} epoch{'s' * (epochs != 1)}{many}; validation every "
+                    f"{settings['eval_steps']:,} steps")  # fmt: skip
     beside = "" if cuda else f", beside {before / 1e9:.2f} GB for Python and the libraries"
     say("memory", f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted")
     say("time", f"about {duration(seconds)}, from {len(batches)} timed steps")
@@ -694,7 +698,10 @@ def train(args: argparse.Namespace) -> None:
         say("resuming", f"{checkpoint}")
 
     start = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        progress.close()
     guesses = trainer.predict(splits["test"])
     seconds = time.perf_counter() - start
     if not MAIN:

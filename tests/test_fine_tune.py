@@ -1,0 +1,499 @@
+"""scripts/fine_tune.py: what it says, splits and saves, what survives a kill, and what it refuses.
+
+Runs are forked from a process that has imported torch already: a real process, killed with a real signal, that starts
+in a moment.
+"""
+
+import csv
+import ctypes
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.profiles import ROOT, load_profile
+
+load_profile("reduced")  # offline, before any library is imported
+sys.path.insert(0, str(ROOT / "scripts"))
+import fine_tune  # noqa: E402
+
+MODEL = str(ROOT / "data/models/distilbert")
+DOCUMENTS = ROOT / "data/documents.csv"
+
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(
+    ["torch", "accelerate", "datasets", "sklearn.metrics", "psutil", "transformers.trainer", "fine_tune",
+     "transformers.models.distilbert.modeling_distilbert", "matplotlib.pyplot", "helpers.memory", "helpers.curves"]
+)  # fmt: skip
+
+
+def child(arguments, output, file_size, disk, slow):
+    """Runs the program in a forked process. `slow`: seconds that each step takes at least."""
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if slow:
+        order = fine_tune.LengthSampler.__iter__
+        fine_tune.LengthSampler.__iter__ = lambda self: (time.sleep(slow / 16) or row for row in order(self))
+    if file_size:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    if disk:
+        folder, size = disk
+        libc = ctypes.CDLL(None, use_errno=True)
+        new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
+        if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
+            os._exit(77)
+        if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
+            os._exit(77)
+    code = 1
+    try:
+        code = fine_tune.main(arguments)
+    finally:
+        if disk:
+            print("left behind:", sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*")), flush=True)
+        sys.stdout.flush()
+        os._exit(code)
+
+
+class Run:
+    """The program, started in a process of its own."""
+
+    begin = 0
+
+    def __init__(self, output, data, *arguments, checkpoint=MODEL, file_size=0, disk=None, slow=0.0):
+        self.output = Path(output)
+        self.log = self.output.parent.with_name(f"{self.output.parent.name}-{self.output.name}.log")
+        self.begin = len(self.text)  # what an earlier run into the same place said
+        told = ["--data", str(data), "--output", str(output), "--checkpoint", checkpoint, *arguments]
+        self.process = context.Process(target=child, args=(told, self.log, file_size, disk, slow), daemon=True)
+        self.process.start()
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()[self.begin :] if self.log.exists() else ""
+
+    @property
+    def work(self) -> Path:
+        return fine_tune.unfinished(self.output)
+
+    @property
+    def metrics(self) -> dict:
+        return json.loads((self.output / "metrics.json").read_text())
+
+    def wait(self, until=None, seconds=300) -> None:
+        end = time.monotonic() + seconds
+        while self.process.is_alive() and not (until and until()):
+            assert time.monotonic() < end, f"still running after {seconds} s:\n{self.text}"
+            time.sleep(0.01)
+
+    def finish(self, code: int = 0) -> "Run":
+        self.wait()
+        self.process.join()
+        assert self.process.exitcode == code, self.text
+        return self
+
+    def refusal(self, code: int = 2) -> str:
+        """Waits for the program to refuse; returns its only line on it."""
+        self.finish(code)
+        assert "Traceback" not in self.text
+        (line,) = [line for line in self.text.splitlines() if line.startswith("fine_tune.py: ")]
+        return line
+
+
+def write_csv(path: Path, rows, header=("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[list[str]]:
+    with DOCUMENTS.open(encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=64")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, rows) -> Path:
+    """160 rows of all six classes."""
+    return write_csv(tmp_path_factory.mktemp("data") / "small.csv", rows[::4][:160])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small) -> Run:
+    return Run(tmp_path_factory.mktemp("run") / "model", small, *SHORT).finish()
+
+
+# --- Splits, weights, order ----------------------------------------------------------------------
+
+
+def test_equal_texts_stay_together_and_every_class_has_its_share():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(5, size=4000, p=[0.6, 0.2, 0.1, 0.08, 0.02])
+    groups = rng.integers(0, 3000, size=4000)  # some texts come twice or three times, with another label too
+    parts = fine_tune.split_rows(labels, groups, seed=1)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(4000))
+    sets = [set(groups[part]) for part in parts.values()]
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    for name in ("validation", "test"):
+        shares = np.bincount(labels[parts[name]], minlength=5) / np.bincount(labels)
+        assert (abs(shares - 0.1) < 0.04).all()
+    again = fine_tune.split_rows(labels, groups, seed=1)
+    assert all((parts[name] == again[name]).all() for name in parts)
+    assert (fine_tune.split_rows(labels, groups, seed=2)["test"][:9] != parts["test"][:9]).any()
+
+
+def test_small_classes_are_in_training_first_and_large_data_is_not_wasted():
+    labels = np.array([0] * 30 + [1] * 3 + [2] * 2 + [3])
+    parts = fine_tune.split_rows(labels, np.arange(36), seed=0)
+    counts = {name: np.bincount(labels[part], minlength=4).tolist() for name, part in parts.items()}
+    assert counts == {"train": [24, 1, 1, 1], "validation": [3, 1, 0, 0], "test": [3, 1, 1, 0]}
+    many = fine_tune.split_rows(np.zeros(200_000, int), np.arange(200_000), seed=0)
+    assert (len(many["validation"]), len(many["test"])) == (5000, 5000)
+
+
+def test_texts_are_equal_whatever_case_spaces_and_punctuation():
+    same = ["Don't  PANIC!", "don’t panic", "Ｄｏｎ＇ｔ panic ..."]
+    assert len({fine_tune.normalise(text) for text in same}) == 1
+    assert fine_tune.normalise(":-)") != fine_tune.normalise(":-(")
+
+
+def test_a_draw_has_every_label():
+    labels = np.array([0] * 500 + [1] * 5 + [2])
+    drawn = fine_tune.draw(np.arange(506), labels, 50, seed=0)
+    assert len(set(drawn)) == 50
+    assert set(labels[drawn]) == {0, 1, 2}
+
+
+def test_the_order_groups_lengths_and_depends_on_seed_and_epoch_alone():
+    lengths = np.random.default_rng(0).integers(5, 200, size=5003)
+    sampler = fine_tune.LengthSampler(lengths, 16, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(5003))
+    assert list(sampler) == first
+    sampler.epoch = 1
+    assert list(sampler) != first
+    batches = np.array(first[:5000]).reshape(-1, 8)
+    waste = lengths[batches].max(1).sum() * 8 / lengths[batches].sum()
+    assert waste < 1.1  # at random it is 1.7
+    means = lengths[batches].mean(1)
+    assert abs(np.corrcoef(means[:-2], means[2:])[0, 1]) < 0.1  # and yet long and short steps take turns
+
+
+def test_class_weights_when_the_imbalance_asks_for_it():
+    def weights(counts, *arguments):
+        return fine_tune.class_weights(fine_tune.parse_arguments(["--data=x", "--output=y", *arguments]), counts)[0]
+
+    assert weights([300, 120]) is None
+    assert weights([400, 100]) == pytest.approx([0.625, 2.5])
+    assert weights([400, 100], "--class-weights=none") is None
+    assert weights([300, 120], "--class-weights=balanced") == pytest.approx([0.7, 1.75])
+    assert max(weights([100_000, 3])) == 10
+
+
+# --- A run ---------------------------------------------------------------------------------------
+
+
+def test_it_says_what_it_found_and_what_it_will_take_before_it_trains(finished):
+    text = finished.text
+    before = text[: text.index("step 4")]
+    for told in ("160 rows; texts in 'text', labels in 'label'", "6: ", "train 128, validation 16, test 16",
+                 "--max-length 64 (as told)", "learning rate 0.001, the default for a width of 128",
+                 "class weights", "16 steps of 16 rows, 2 epochs; validation every 4", "GB for the longest step",
+                 "from 3 timed steps"):  # fmt: skip
+        assert told in before, told
+    assert "Traceback" not in text
+    assert "Warning" not in text
+
+
+def test_the_output_is_whole_and_says_what_the_model_does(finished, small):
+    import yaml
+    from datasets import Dataset  # noqa: F401
+    from transformers import pipeline
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "metrics.json",
+             "curves.png", "confusion_matrix.png", "README.md"}  # fmt: skip
+    assert {path.name for path in finished.output.iterdir()} == files
+    assert not finished.work.exists()
+    metrics, names = finished.metrics, ["financial", "legal", "medical", "news", "personal", "technical"]
+    matrix = np.array(metrics["test"]["confusion_matrix"])
+    assert metrics["data"]["labels"] == names
+    assert matrix.sum() == metrics["test"]["rows"] == 16
+    assert metrics["test"]["accuracy"] == pytest.approx(matrix.trace() / 16)
+    assert metrics["majority_class"]["accuracy"] < 0.5
+    assert metrics["predicted"]["steps"] == metrics["measured"]["steps"] == 16
+    best = max(entry["eval_macro_f1"] for entry in metrics["log_history"] if "eval_macro_f1" in entry)
+    assert metrics["validation"]["macro_f1"] == best
+
+    # The model that was saved is the one that was measured: it gives the same answers to the test rows.
+    table = fine_tune.read_table(small)
+    labels = np.array(table.dataset["label"])
+    test = fine_tune.split_rows(labels, fine_tune.hash_texts(table.dataset), seed=42)["test"]
+    classify = pipeline("text-classification", str(finished.output), device="cpu")
+    answers = classify([table.dataset[int(i)]["text"] for i in test], truncation=True, max_length=64)
+    again = np.zeros((6, 6), int)
+    for truth, answer in zip(labels[test], answers, strict=True):
+        again[truth, names.index(answer["label"])] += 1
+    assert (again == matrix).all()
+
+    card = (finished.output / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["pipeline_tag"] == "text-classification"
+    assert "base_model" not in front  # a directory here is nothing to others
+    assert f"| this model | {metrics['test']['accuracy']:.3f} | {metrics['test']['macro_f1']:.3f} |" in card
+    assert str(ROOT) not in card
+    for picture in ("curves.png", "confusion_matrix.png"):
+        assert (finished.output / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_lora_is_merged(small, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    run = Run(tmp_path / "model", small, "--lora", "--max-steps=4", "--max-length=32").finish()
+    assert "learning rate 0.003, the default for a width of 128 with LoRA" in run.text
+    model = AutoModelForSequenceClassification.from_pretrained(run.output)
+    assert type(model).__name__ == "DistilBertForSequenceClassification"
+    assert not list(run.output.glob("adapter*"))
+    base = AutoModelForSequenceClassification.from_pretrained(MODEL)
+    name = "distilbert.transformer.layer.0.attention.q_lin.weight"
+    assert (model.get_parameter(name) != base.get_parameter(name)).any()
+    assert "Warning" not in run.text
+
+
+# --- Stopped and resumed -------------------------------------------------------------------------
+
+
+def same_model(run: Run, whole: Run) -> bool:
+    left, right = run.metrics, whole.metrics
+    assert left["test"] == right["test"]
+    assert left["validation"] == right["validation"]
+    return (run.output / "model.safetensors").read_bytes() == (whole.output / "model.safetensors").read_bytes()
+
+
+def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(finished, small, tmp_path):
+    run = Run(tmp_path / "model", small, *SHORT, slow=0.2)
+    run.wait(until=(run.work / "checkpoint-4" / "trainer_state.json").exists)
+    os.kill(run.process.pid, signal.SIGINT)
+    line = run.refusal(code=130)
+    step = int(line.split()[-1])
+    assert 4 < step < 16  # not the checkpoint before: nothing is lost
+    assert "interrupted; the same command goes on after step" in line
+    assert not run.output.exists()
+
+    other = Run(run.output, small, *SHORT, "--learning-rate=0.002")
+    assert "learning_rate was 0.001, is 0.002" in other.refusal()
+    run = Run(run.output, small, *SHORT, "--resume").finish()
+    assert "resuming" in run.text
+    assert same_model(run, finished)
+    assert not run.work.exists()
+
+
+def kill(run: Run, step: int) -> None:
+    run.wait(until=lambda: (run.work / f"checkpoint-{step}").exists())
+    run.process.kill()
+    run.process.join()
+    assert run.process.exitcode == -signal.SIGKILL, run.text
+
+
+def test_killed_while_it_writes_a_checkpoint(finished, small, tmp_path):
+    run = Run(tmp_path / "model", small, *SHORT)
+    kill(run, 8)  # at once when the directory is there
+    for path in (run.work / "checkpoint-8").glob("trainer_state.json"):
+        path.unlink()  # it was quicker than we were
+    run = Run(run.output, small, *SHORT).finish()
+    assert "checkpoint-4" in run.text
+    assert same_model(run, finished)
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_is_the_same_run(finished, small, tmp_path):
+    rng = random.Random(1)
+    run = Run(tmp_path / "model", small, *SHORT)
+    for _ in range(8):
+        run.process.join(rng.uniform(1, 12))
+        if not run.process.is_alive():
+            break
+        run.process.kill()
+        run.process.join()
+        assert not run.output.exists() or len(list(run.output.iterdir())) == 8
+        run = Run(run.output, small, *SHORT)
+    run.finish()
+    assert same_model(run, finished)
+
+
+# --- Bad input -----------------------------------------------------------------------------------
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Runs the program here; returns the one line that it says."""
+    assert fine_tune.main(list(arguments)) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--learning-rate=0"], "argument --learning-rate: 0 is out of range: above 0"),
+        (["--learning-rate=nan"], "nan is out of range"),
+        (["--learning-rate=2"], "at most 0.1"),
+        (["--num-train-epochs=-1"], "out of range: above 0"),
+        (["--per-device-train-batch-size=0"], "at least 1"),
+        (["--per-device-train-batch-size=many"], "invalid whole number value: 'many'"),
+        (["--warmup-steps=-5"], "at least 0"),
+        (["--weight-decay=3"], "at most 1"),
+        (["--epochs=3"], "unrecognized arguments: --epochs=3"),
+        (["--max-length=257"], "--max-length 257: {model} takes at most 256 tokens"),
+        (["--checkpoint=no/such-model"], "--checkpoint no/such-model is no directory"),
+        (["--checkpoint={tmp}"], "is no model that can be loaded"),
+        (["--text-column=body"], "{small}"),
+        (["--data={tmp}/none.csv"], "none.csv: no such file"),
+        (["--resume"], "holds no checkpoint to go on from"),
+        (["--output={small}"], "is a file"),
+        (["--output={small}/model"], "cannot be written"),
+        (["--output=/proc/model"], "cannot be written"),
+        (["--output={home}"], "holds other things"),
+        (["--output={done}"], "holds a finished model: name another, or add --overwrite"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, expected, capsys, small, finished, tmp_path):
+    places = {"model": MODEL, "small": small, "tmp": tmp_path, "done": finished.output, "home": small.parent}
+    before = sorted(tmp_path.rglob("*")), sorted(finished.output.iterdir()), sorted(small.parent.iterdir())
+    told = ["--data", str(small), "--output", str(tmp_path / "model"), "--checkpoint", MODEL]
+    line = refused(capsys, *told, *(argument.format(**places) for argument in arguments))
+    assert line.startswith("fine_tune.py: ")
+    assert expected.format(**places) in line
+    assert before == (sorted(tmp_path.rglob("*")), sorted(finished.output.iterdir()), sorted(small.parent.iterdir()))
+
+
+def test_bad_data_is_refused_and_nothing_is_left(capsys, tmp_path):
+    few = write_csv(tmp_path / "few.csv", [["A text of one kind", "a"], ["Another text", "a"], ["A third one", "b"],
+                                           ["And a fourth", "b"]])  # fmt: skip
+    one = write_csv(tmp_path / "one.csv", [[f"Text number {i}", "same"] for i in range(20)])
+    for data, expected in ((few, "at least one label needs three"), (one, "one.csv")):
+        line = refused(capsys, "--data", str(data), "--output", str(tmp_path / "model"), "--checkpoint", MODEL)
+        assert expected in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few.csv", "one.csv"]
+
+
+def test_a_second_run_keeps_out(capsys, small, tmp_path):
+    run = Run(tmp_path / "model", small, *SHORT, slow=0.3)
+    run.wait(until=lambda: (run.work / "run.json").exists())
+    told = ["--data", str(small), "--output", str(run.output), "--checkpoint", MODEL]
+    assert "another run writes to" in refused(capsys, *told, *SHORT)
+    assert run.work.exists()
+    run.process.kill()
+
+
+def test_a_rate_that_diverges_is_named(small, tmp_path):
+    run = Run(tmp_path / "model", small, "--max-steps=40", "--max-length=16", "--learning-rate=0.1", "--eval-steps=40",
+              "--warmup-steps=0", "--early-stopping-patience=0")  # fmt: skip
+    run.wait()
+    if run.process.exitcode == 2:
+        assert "lower --learning-rate" in run.refusal()
+        assert not run.work.exists()
+    else:  # it stays finite, and says that it is worthless
+        assert "It learned nothing" in run.finish().text
+
+
+def test_a_file_that_cannot_be_written(small, tmp_path):
+    run = Run(tmp_path / "model", small, *SHORT, file_size=2_000_000)  # the data fits, a checkpoint does not
+    line = run.refusal()
+    assert "could not be written" in line
+    assert "MB are free; make room (nothing is kept)" in line
+    assert sorted(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk(finished, small, tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    run = Run(folder / "model", small, *SHORT, disk=(folder, 24_000_000))  # a checkpoint takes 14 MB
+    run.wait()
+    if run.process.exitcode == 77:
+        pytest.skip("mounting a small disk is not allowed here")
+    assert "then run the same command again, it goes on" in run.refusal()
+    left = run.text.split("left behind:")[1]
+    assert "model.unfinished/checkpoint-4/trainer_state.json" in left
+    assert "checkpoint-8" not in left
+    assert "'model/" not in left
+
+
+# --- Slow: many rows, two processes, other models ------------------------------------------------
+
+
+def launch(output: Path, data, *arguments: str, command=()) -> tuple[str, int]:
+    """Runs the program as a reader does; returns what it said and its peak memory in bytes."""
+    told = [sys.executable, *command, str(ROOT / "scripts/fine_tune.py"), "--data", str(data), "--output", str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    log = output.with_suffix(".log")
+    with log.open("w") as file:
+        process = subprocess.Popen([*told, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, log.read_text()[-3000:]
+    return log.read_text(), usage.ru_maxrss * 1024
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_rows(rows, tmp_path):
+    peaks = {}
+    for number in (10_000, 200_000):
+        rng = random.Random(number)
+
+        def texts(number=number, rng=rng):
+            for i in range(number):
+                text, label = rng.choice(rows)
+                yield f"{i}: {text} {rng.random()}", label
+
+        data = write_csv(tmp_path / f"{number}.csv", texts())
+        told = ["--checkpoint", MODEL, "--max-steps=20", "--max-length=64", "--eval-steps=20"]
+        said, peaks[number] = launch(tmp_path / f"run-{number}", data, *told)
+        assert f"{number:,} rows" in said
+        data.unlink()
+    print({number: f"{peak / 1e6:.0f} MB" for number, peak in peaks.items()})
+    assert peaks[200_000] < 1.1 * peaks[10_000]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_steps_as_one(small, tmp_path):
+    gpt2 = str(ROOT / "data/models/gpt2")  # it has no dropout, which each process would draw for itself
+    one = Run(tmp_path / "one", small, *SHORT, checkpoint=gpt2).finish()
+    config = str(ROOT / "scripts/launch/ddp_cpu.yaml")
+    command = ["-m", "accelerate.commands.launch", "--config_file", config]
+    told = [*SHORT, "--checkpoint", gpt2, "--per-device-train-batch-size=8"]
+    said, _ = launch(tmp_path / "two", small, *told, command=command)
+    assert said.count("train 128, validation 16, test 16") == 1  # one process speaks
+    assert "2 processes" in said
+    two = json.loads((tmp_path / "two/metrics.json").read_text())
+    losses = [[entry["loss"] for entry in metrics["log_history"] if "loss" in entry] for metrics in (two, one.metrics)]
+    assert len(losses[0]) == 16
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert two["test"] == one.metrics["test"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", ["distilbert", "bert", "gpt2"])
+def test_defaults_learn(checkpoint, tmp_path):
+    run = Run(tmp_path / "model", DOCUMENTS, checkpoint=str(ROOT / "data/models" / checkpoint)).finish()
+    metrics = run.metrics
+    print(checkpoint, {name: metrics[name]["macro_f1"] for name in ("test", "majority_class")}, metrics["measured"])
+    assert metrics["test"]["macro_f1"] > 0.7
