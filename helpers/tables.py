@@ -135,17 +135,6 @@ def read_table(
         shutil.rmtree(folder / "hub", ignore_errors=True)
 
 
-def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file beside its place and renames it, so that it is there whole or not at all."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _work_folder(cache_dir) -> Path:
     if cache_dir is not None:
         try:

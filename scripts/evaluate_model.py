@@ -18,10 +18,10 @@ import argparse
 import contextlib
 import csv
 import json
-import os
 import re
+import shutil
 import sys
-import time
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import numpy as np
 
-from helpers.tables import TableError, read_table, write_whole
+from helpers.tables import TableError, read_table
 
 NAME = Path(__file__).name
 WINDOW = 1000  # rows that are tokenised at a time and sorted by length
@@ -50,7 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--label-column", help="found when obvious; without labels the texts are labelled")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluate_model"), help="directory to write to")
     parser.add_argument("--per-device-eval-batch-size", type=int, default=32)
-    parser.add_argument("--max-length", type=int, help="tokens of a text that are read; default: what the model takes")
+    parser.add_argument("--max-length", type=int, help="tokens of a text that are read; default: as in training")
     options = parser.parse_args(arguments)
     for name in ("per_device_eval_batch_size", "max_length"):
         if (getattr(options, name) or 1) < 1:
@@ -100,8 +100,11 @@ def load_classifier(place: str, max_length: int | None):
     longest = min(longest, tokenizer.model_max_length)
     if max_length is not None and max_length > longest:
         raise Refusal(f"--max-length {max_length}: this model takes {longest} tokens at most")
+    trained = (
+        getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {}
+    )  # kept with the tokenizer
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.eval().to(device), tokenizer, max_length or min(longest, 512)
+    return model.eval().to(device), tokenizer, max_length or min(longest, trained.get("max_length", 512))
 
 
 def class_names(model) -> list[str]:
@@ -123,8 +126,11 @@ def predict(model, tokenizer, dataset, max_length: int, batch_size: int) -> Iter
                 chosen = order[first : first + batch_size]
                 rows = {key: [values[n] for n in chosen] for key, values in encoded.items()}
                 batch = tokenizer.pad(rows, return_tensors="pt").to(model.device)
-                with torch.inference_mode():
-                    logits = model(**batch).logits
+                try:
+                    with torch.inference_mode():
+                        logits = model(**batch).logits
+                except torch.OutOfMemoryError as error:
+                    raise Refusal(f"out of GPU memory: --per-device-eval-batch-size below {batch_size}") from error
                 yield start + chosen, logits.float().softmax(dim=-1).cpu().numpy()
                 bar.update(len(chosen))
 
@@ -145,19 +151,18 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = C
 def measure(labels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray, names: list[str]) -> dict:
     """All metrics of a labelled file; `labels` and `predicted` hold class ids, shape (rows,).
 
-    Macro-F1 is the mean over the classes that occur, as a label or as a prediction.
+    Macro-F1 is the mean over the classes that the file has.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     ids = range(len(names))
     scores = precision_recall_fscore_support(labels, predicted, labels=ids, zero_division=0)
     matrix = confusion_matrix(labels, predicted, labels=ids)
-    occur = (matrix.sum(0) + matrix.sum(1)) > 0
     return {
         "n": len(labels),
         "accuracy": float((labels == predicted).mean()),
         "majority_class_accuracy": float(matrix.sum(1).max() / len(labels)),
-        "macro_f1": float(scores[2][occur].mean()),
+        "macro_f1": float(scores[2][scores[3] > 0].mean()),
         "expected_calibration_error": calibration_error(confidence, labels == predicted),
         "per_class": {
             name: dict(zip(("precision", "recall", "f1", "n"), (*map(float, values[:3]), int(values[3])), strict=True))
@@ -230,46 +235,42 @@ def spreadsheet_safe(cell):
 
 
 def write_rows(path: Path, header: list[str], rows: Iterable[tuple]) -> None:
-    """A CSV that spreadsheets open as it is meant, row by row, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8-sig", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(header)
-            writer.writerows([spreadsheet_safe(cell) for cell in row] for row in rows)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """A CSV that spreadsheets open as it is meant, row by row."""
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([spreadsheet_safe(cell) for cell in row] for row in rows)
 
 
 @contextlib.contextmanager
-def output_directory(path: Path) -> Iterator[None]:
-    """Makes the directory, checks that it can be written, and takes it away again if nothing came of it.
+def output_directory(path: Path) -> Iterator[Path]:
+    """Yields a directory to write to, whose files then appear in `path` together, or not at all.
 
     Raises:
-        Refusal: it is a file, or cannot be written.
+        Refusal: `path` is a file, or cannot be written.
     """
     new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / "metrics.json.probe", "")
-        (path / "metrics.json.probe").unlink()
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=path))
     except OSError as error:
         raise Refusal(f"--output {path}: cannot be written ({error.strerror}); give another directory") from error
     try:
-        yield
-    except BaseException:
+        yield unfinished
+        for file in unfinished.iterdir():
+            file.replace(path / file.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
         if new:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it stays if something is in it
                 path.rmdir()
-        raise
 
 
 # ------------------------------------------------------------------ the program
 
 
-def evaluate(options: argparse.Namespace) -> None:
-    """Reads, predicts, measures, and writes all files at the end."""
+def evaluate(options: argparse.Namespace, output: Path) -> None:
+    """Reads, predicts, measures, and writes all files to `output`."""
     model, tokenizer, max_length = load_classifier(options.model, options.max_length)
     names = class_names(model)
     table = read_table(
@@ -288,7 +289,6 @@ def evaluate(options: argparse.Namespace) -> None:
     for remark in table.remarks:
         print(f"  {remark}")
 
-    started = time.perf_counter()
     predicted, confidence = np.zeros(len(dataset), np.int32), np.zeros(len(dataset), np.float32)
     own = np.zeros(len(dataset), np.float32)  # the probability of the label that the file gives
     labels = np.fromiter(dataset["label"], np.int32, len(dataset)) if labelled else None
@@ -297,7 +297,6 @@ def evaluate(options: argparse.Namespace) -> None:
         predicted[indices], confidence[indices] = probabilities.argmax(axis=1), probabilities.max(axis=1)
         if labelled:
             own[indices] = probabilities[np.arange(len(indices)), labels[indices]]
-    seconds = time.perf_counter() - started
 
     def rows(order: np.ndarray) -> Iterator[tuple]:
         for n in order.tolist():
@@ -306,37 +305,30 @@ def evaluate(options: argparse.Namespace) -> None:
             yield row["row"], row["text"], *label, names[predicted[n]], f"{confidence[n]:.4f}"
 
     if not labelled:
-        header = ["row", "text", "predicted", "confidence"]
-        write_rows(options.output / "predictions.csv", header, rows(np.arange(len(dataset))))
+        write_rows(
+            output / "predictions.csv", ["row", "text", "predicted", "confidence"], rows(np.arange(len(dataset)))
+        )
         for name, count in zip(names, np.bincount(predicted, minlength=len(names)).tolist(), strict=True):
             print(f"{name[:32]:<32} {count:>9,}")
     else:
-        metrics = measure(labels, predicted, confidence, names)
-        metrics |= {"max_length": max_length, "texts_per_second": round(len(dataset) / seconds, 1)}
-        header = ["row", "text", "label", "predicted", "confidence"]
+        metrics = measure(labels, predicted, confidence, names) | {"max_length": max_length}
         wrong = np.flatnonzero(predicted != labels)
-        worst = wrong[np.argsort(-confidence[wrong], kind="stable")]
-        # how far the file's label is behind the model's choice, and first by that, then by how unlikely it is
-        suspicion = np.lexsort((own, own - confidence))
-        write_rows(options.output / "mistakes.csv", header, rows(worst))
-        write_rows(options.output / "suspicious.csv", header, rows(suspicion))
-        drawing = options.output / f".confusion_matrix.{os.getpid()}.png"
-        draw_confusion_matrix(metrics).savefig(drawing, dpi=150)
-        drawing.replace(options.output / "confusion_matrix.png")
-        write_whole(options.output / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+        header = ["row", "text", "label", "predicted", "confidence"]
+        write_rows(output / "mistakes.csv", header, rows(wrong[np.argsort(-confidence[wrong], kind="stable")]))
+        # how far the file's label is behind what the model would choose; equal ones by how unlikely it is
+        write_rows(output / "suspicious.csv", header, rows(np.lexsort((own, own - confidence))))
+        draw_confusion_matrix(metrics).savefig(output / "confusion_matrix.png", dpi=150)
+        (output / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
         print(report(metrics))
-    written = (
-        ["metrics.json", "confusion_matrix.png", "mistakes.csv", "suspicious.csv"] if labelled else ["predictions.csv"]
-    )
-    print(f"wrote {', '.join(written)} to {options.output}")
+    print(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {options.output}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0, or 2 after one line that says what to change."""
     options = parse_arguments(arguments)
     try:
-        with output_directory(options.output):
-            evaluate(options)
+        with output_directory(options.output) as output:
+            evaluate(options, output)
     except (Refusal, TableError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,297 @@
+"""scripts/evaluate_model.py: its figures are scikit-learn's, its files are whole and safe, and bad input is refused."""
+
+import csv
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "scripts" / "evaluate_model.py"
+CLASSES = ["financial", "legal", "medical", "news", "personal", "technical"]
+
+spec = importlib.util.spec_from_file_location("evaluate_model", SCRIPT)
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+
+def documents():
+    with (ROOT / "data" / "documents.csv").open(newline="") as file:
+        return [(row["text"], row["label"]) for row in csv.DictReader(file)]
+
+
+def write_csv(path, rows, header=("text", "label")):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A classifier of documents whose head alone was trained, on 240 of them: right more often than not."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    place = ROOT / "data" / "models" / "distilbert"
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    names = dict(enumerate(CLASSES))
+    classifier = AutoModelForSequenceClassification.from_pretrained(place, num_labels=len(CLASSES), id2label=names)
+    rows = documents()[:240]
+    batch = tokenizer([text for text, _ in rows], padding=True, truncation=True, return_tensors="pt")
+    labels = torch.tensor([CLASSES.index(label) for _, label in rows])
+    with torch.no_grad():
+        hidden = classifier.distilbert(**batch).last_hidden_state[:, 0]
+    head = torch.nn.Sequential(classifier.pre_classifier, torch.nn.ReLU(), classifier.classifier)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=3e-3)
+    for _ in range(150):
+        torch.nn.functional.cross_entropy(head(hidden), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("model")
+    classifier.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(model, tmp_path_factory):
+    """The directory that the program wrote for 200 other documents, and the documents."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    rows = documents()[240:440]
+    data = write_csv(folder / "test.csv", rows)
+    assert run(model, data, folder / "out", "--per-device-eval-batch-size", 16) == 0
+    return folder / "out", rows
+
+
+def run(model, data, output, *more):
+    return script.main(["--model", str(model), "--data", str(data), "--output", str(output), *map(str, more)])
+
+
+def test_figures_agree_with_a_pipeline_and_scikit_learn(model, evaluated):
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+    from transformers import pipeline
+
+    output, rows = evaluated
+    labels = [label for _, label in rows]
+    classify = pipeline("text-classification", model=str(model), device="cpu")
+    answers = classify([text for text, _ in rows], truncation=True, batch_size=8)
+    predicted, confidence = [a["label"] for a in answers], np.array([a["score"] for a in answers])
+
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["n"] == 200
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert metrics["accuracy"] > metrics["majority_class_accuracy"] + 0.1
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    each = dict(zip(CLASSES, f1_score(labels, predicted, average=None, labels=CLASSES), strict=True))
+    assert {name: row["f1"] for name, row in metrics["per_class"].items()} == pytest.approx(each)
+    assert metrics["confusion_matrix"]["counts"] == confusion_matrix(labels, predicted, labels=CLASSES).tolist()
+    right = np.array(labels) == np.array(predicted)
+    edges = np.linspace(0, 1, 16)
+    inside = [(confidence > low) & (confidence <= high) for low, high in itertools.pairwise(edges)]
+    gaps = [abs(right[i].mean() - confidence[i].mean()) * i.mean() for i in inside if i.any()]
+    assert metrics["expected_calibration_error"] == pytest.approx(sum(gaps), abs=1e-4)
+
+    mistakes = read_csv(output / "mistakes.csv")
+    assert list(mistakes[0]) == ["row", "text", "label", "predicted", "confidence"]
+    expected = sorted(np.flatnonzero(~right), key=lambda n: -confidence[n])
+    assert [float(m["confidence"]) for m in mistakes] == pytest.approx([confidence[n] for n in expected], abs=1e-3)
+    assert {(int(m["row"]), m["text"], m["label"], m["predicted"]) for m in mistakes} == {
+        (n + 2, rows[n][0], labels[n], predicted[n]) for n in expected
+    }
+
+
+def test_suspicious_rows_begin_with_planted_labels(model, tmp_path):
+    rows = documents()[440:560]
+    planted = range(0, 120, 10)
+    wrong = {n: CLASSES[(CLASSES.index(rows[n][1]) + 3) % 6] for n in planted}
+    data = write_csv(tmp_path / "a.csv", [(text, wrong.get(n, label)) for n, (text, label) in enumerate(rows)])
+    assert run(model, data, tmp_path / "out") == 0
+    ranked = [int(row["row"]) - 2 for row in read_csv(tmp_path / "out" / "suspicious.csv")]
+    assert sorted(ranked) == list(range(120))
+    mean_rank = np.mean([ranked.index(n) for n in planted])
+    assert mean_rank < 40, "wrong labels are found sooner than by chance, which would be 60"
+
+
+def test_calibration_error_by_hand():
+    confidence, correct = np.array([0.95, 0.95, 0.55, 0.35]), np.array([True, False, True, False])
+    assert script.calibration_error(confidence, correct) == pytest.approx((0.9 + 0.45 + 0.35) / 4)
+    assert script.calibration_error(np.ones(3), np.ones(3, bool)) == 0
+
+
+def test_the_report_and_the_picture(evaluated, capsys):
+    output, _ = evaluated
+    metrics = json.loads((output / "metrics.json").read_text())
+    shown = script.report(metrics)
+    assert f"accuracy {metrics['accuracy']:.4f}" in shown and all(name in shown for name in CLASSES)
+    assert (output / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    figure = script.draw_confusion_matrix(metrics)
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == CLASSES
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "label of the file")
+    counts = [int(text.get_text()) for text in axes.texts]
+    assert counts == np.ravel(metrics["confusion_matrix"]["counts"]).tolist()
+
+
+def test_77_classes_have_labels_that_do_not_overlap():
+    names = [f"a rather long name of intent number {n}" for n in range(77)]
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 77, 2000)
+    metrics = script.measure(labels, np.where(rng.random(2000) < 0.8, labels, 0), np.full(2000, 0.8), names)
+    figure = script.draw_confusion_matrix(metrics)
+    figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()]
+    assert len(boxes) == 77
+    assert all(above.y0 >= below.y1 - 1 or below.y0 >= above.y1 - 1 for above, below in itertools.pairwise(boxes))
+
+
+def test_a_file_without_labels_gets_predictions(model, tmp_path, capsys):
+    rows = documents()[240:260]
+    data = write_csv(tmp_path / "new.csv", [(n, text) for n, (text, _) in enumerate(rows)] + [(20, "")], ("id", "body"))
+    assert run(model, data, tmp_path / "out") == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["predictions.csv"]
+    predictions = read_csv(tmp_path / "out" / "predictions.csv")
+    assert [int(row["row"]) for row in predictions] == list(range(2, 22))
+    assert [row["text"] for row in predictions] == [text for text, _ in rows]
+    assert {row["predicted"] for row in predictions} <= set(CLASSES)
+    assert "1 row without a text left out (row 22)" in capsys.readouterr().out
+
+
+def test_formulas_are_written_as_texts(model, tmp_path):
+    risky = [
+        '=HYPERLINK("http://example.org")',
+        "+1 for the doctor",
+        "-2 for the bill",
+        "@bill is late",
+        "fine, it is late",
+    ]
+    data = write_csv(tmp_path / "new.csv", [(text, CLASSES[n]) for n, text in enumerate(risky)])
+    assert run(model, data, tmp_path / "out") == 0
+    for name in ("mistakes.csv", "suspicious.csv"):
+        for row in read_csv(tmp_path / "out" / name):
+            assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row.values())
+    texts = {row["text"] for row in read_csv(tmp_path / "out" / "suspicious.csv")}
+    assert texts == {*(f"'{text}" for text in risky[:4]), risky[4]}
+    assert [script.spreadsheet_safe(cell) for cell in ("-1", "2.5", 7, "a=b")] == ["-1", "2.5", 7, "a=b"]
+
+
+def test_labels_are_matched_by_name_and_not_by_number(model, tmp_path):
+    rows = documents()[240:300]
+    same = write_csv(tmp_path / "a.csv", [(text, f" {label.upper()}") for text, label in rows if label != "financial"])
+    plain = write_csv(tmp_path / "b.csv", [row for row in rows if row[1] != "financial"])
+    assert run(model, same, tmp_path / "one") == run(model, plain, tmp_path / "two") == 0
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one["accuracy"] == two["accuracy"] and one["per_class"]["financial"]["n"] == 0
+
+
+def test_of_a_directory_the_test_split_is_taken(model, tmp_path, capsys):
+    write_csv(tmp_path / "train.csv", documents()[:50])
+    write_csv(tmp_path / "test.csv", documents()[50:80])
+    assert run(model, tmp_path, tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["n"] == 30
+    assert "(test)" in capsys.readouterr().out
+
+
+def damaged(model, folder):
+    broken = shutil.copytree(model, folder / "broken")
+    weights = broken / "model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return broken
+
+
+def headless(model, folder):
+    return ROOT / "data" / "models" / "distilbert"
+
+
+def pickled(model, folder):
+    broken = shutil.copytree(model, folder / "pickled")
+    (broken / "model.safetensors").rename(broken / "pytorch_model.bin")
+    return broken
+
+
+def adapter(model, folder):
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    return folder / "adapter"
+
+
+REFUSED_MODELS = {
+    "no such directory": (lambda model, folder: folder / "nowhere", "nowhere: no such directory"),
+    "an empty directory": (lambda model, folder: folder, "holds no config.json"),
+    "damaged weights": (damaged, "cannot be loaded as a classifier"),
+    "no head": (headless, "no trained classification head"),
+    "pickled weights": (pickled, "holds no .safetensors file"),
+    "an adapter": (adapter, "holds an adapter only; merge it"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_MODELS)
+def test_models_that_cannot_be_used(case, model, tmp_path, capsys):
+    make, said = REFUSED_MODELS[case]
+    data = write_csv(tmp_path / "a.csv", documents()[:20])
+    assert run(make(model, tmp_path), data, tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate_model.py: ") and error.count("\n") == 1 and said in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_cannot_be_used(model, tmp_path, capsys):
+    assert run(model, tmp_path / "nowhere.csv", tmp_path / "out") == 2
+    assert "nowhere.csv: no such file" in capsys.readouterr().err
+    data = write_csv(tmp_path / "a.csv", [*documents()[:20], ("A poem about the sea", "poetry")])
+    assert run(model, data, tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert "a.csv, row 22: label 'poetry'" in error and error.count("\n") == 1
+    assert "poetry" in error.split("the file has")[1] and f"the model {', '.join(CLASSES)}" in error
+    assert run(model, data, tmp_path / "out", "--label-column", "verdict") == 2
+    assert "no column 'verdict'; give --label-column one of text, label" in capsys.readouterr().err
+    assert run(model, data, tmp_path / "out", "--max-length", 100_000) == 2
+    assert "--max-length 100000: this model takes 256 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written(model, tmp_path, capsys):
+    data = write_csv(tmp_path / "a.csv", documents()[:20])
+    (tmp_path / "file").write_text("mine")
+    assert run(model, data, tmp_path / "file") == 2
+    assert "cannot be written" in capsys.readouterr().err and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("part", ["predict", "draw_confusion_matrix"])
+def test_what_is_stopped_leaves_nothing(part, stop, model, tmp_path, capsys, monkeypatch):
+    def failing(*_):
+        raise stop
+
+    data = write_csv(tmp_path / "a.csv", documents()[:20])
+    monkeypatch.setattr(script, part, failing)
+    assert run(model, data, tmp_path / "out") == (130 if stop is KeyboardInterrupt else 2)
+    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("evaluate_model.py: ")
+
+
+def test_from_the_command_line(model, tmp_path):
+    data = write_csv(tmp_path / "a.csv", documents()[:30])
+    command = [sys.executable, SCRIPT, "--model", model, "--data", data, "--output", "out"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    written = ["confusion_matrix.png", "metrics.json", "mistakes.csv", "suspicious.csv"]
+    assert sorted(os.listdir(tmp_path / "out")) == written
+    assert "macro-F1" in done.stdout and "wrote confusion_matrix.png, metrics.json" in done.stdout
+    assert "Warning" not in done.stderr and "100%" in done.stderr
