@@ -281,10 +281,11 @@ def _encoding(path: Path, remarks: list[str]) -> tuple[str, str]:
         return "utf-8-sig", "strict"
     if damaged > foreign:  # a text in UTF-8 would have more characters that fit than bytes that do not
         undefined = {chr(0xDC00 + byte) for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}
-        encoding = "latin-1" if invalid & undefined else "cp1252"
-        name = {"latin-1": "Latin-1", "cp1252": "Windows-1252 (Latin-1)"}[encoding]
+        encoding, name = ("latin-1", "Latin-1") if invalid & undefined else ("cp1252", "Windows-1252 (Latin-1)")
+        if damaged > path.stat().st_size / 5:  # too many for a language of Latin letters
+            raise TableError(f"{path}: not UTF-8 (line {first}), and not in Latin letters; save it as UTF-8")
         remarks.append(f"{path.name} is not UTF-8 (line {first}) and was read as {name}.")
-        return encoding, "strict"
+        return encoding, "replace"
     remarks.append(f"{_count(damaged, 'byte')} in {path.name} not UTF-8 (first in line {first}) and read as \ufffd.")
     return "utf-8-sig", "replace"
 
@@ -305,9 +306,11 @@ def _csv(path: Path, remarks: list[str]) -> Source:
         size += len(line)
         if len(sample) == 1000 or size > 2_000_000:
             break
-    delimiter = _delimiter(sample, expected)
+    told = re.fullmatch(r"sep=(.)\s*", sample[0] if sample else "")  # Excel's own way of saying it
+    sample = sample[1:] if told else sample
+    delimiter = told[1] if told else _delimiter(sample, expected)
     if delimiter not in (expected, "\x1f"):
-        name = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}[delimiter]
+        name = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}.get(delimiter, repr(delimiter))
         remarks.append(f"The columns of {path.name} are separated by {name}.")
     fields = [record for record in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if any(record)]
     if not fields:
@@ -319,7 +322,7 @@ def _csv(path: Path, remarks: list[str]) -> Source:
     columns = _unique([name or f"Unnamed: {n}" for n, name in enumerate(columns)])
     # where tabs separate, quotes are mostly plain characters, and no text goes on in the next line
     linewise = delimiter == "\t" and all(line.count("\t") == len(columns) - 1 for line in sample if line.strip())
-    lines = _lines(path, encoding, errors)
+    lines = itertools.islice(_lines(path, encoding, errors), 1 if told else 0, None)
     return columns, _csv_records(path, lines, delimiter, len(columns), header, linewise, remarks)
 
 
@@ -430,15 +433,16 @@ def _reparse(line: str, delimiter: str, width: int) -> list[str] | None:
 def _json(path: Path, remarks: list[str]) -> Source:
     encoding, errors = _encoding(path, remarks)
     columns: dict[str, None] = {}
+    first = next((line for line in _lines(path, encoding, errors) if line.strip()), "").strip()
+    whole = path.suffix.lower() == ".json" and not re.match(
+        r'\{\s*"([^"\\]|\\.)*"\s*:\s*[^\s\[{]', first
+    )  # not JSON lines
 
     def objects() -> Iterator[tuple[int, dict]]:
-        lines = _lines(path, encoding, errors)
-        first = next((line for line in lines if line.strip()), "").lstrip()
-        if first.startswith("["):
-            text = path.read_text(encoding, errors)
+        if whole:
             try:
-                parsed = enumerate(json.loads(text.replace("\0", "")), 1)
-            except ValueError as error:
+                parsed = enumerate(_records(json.loads(path.read_text(encoding, errors).replace("\0", ""))), 1)
+            except (ValueError, RecursionError) as error:
                 raise TableError(f"{path}: not valid JSON ({error}); correct it, or write one object a line") from error
         else:
             numbered = enumerate(_lines(path, encoding, errors), 1)
@@ -452,6 +456,17 @@ def _json(path: Path, remarks: list[str]) -> Source:
     for _, value in objects():
         columns.update(dict.fromkeys(value))
     return list(columns), ((number, [value.get(name) for name in columns]) for number, value in objects())
+
+
+def _records(value) -> list:
+    """The objects of a JSON file that is one value: a list of them, the same under a name, or a list a column."""
+    parts = list(value.values()) if isinstance(value, dict) else []
+    if parts and all(isinstance(part, (list, dict)) for part in parts):
+        if len(parts) == 1 and isinstance(parts[0], list) and all(isinstance(row, dict) for row in parts[0]):
+            return parts[0]
+        parts = [list(part.values()) if isinstance(part, dict) else part for part in parts]
+        return [dict(zip(value, row, strict=True)) for row in zip(*parts, strict=True)]
+    return value if isinstance(value, list) else [value]
 
 
 def _loads(path: Path, number: int, line: str):

@@ -264,6 +264,23 @@ REPAIRED = {
         ["Stray quotation marks in 1 row of a.csv (row 3) taken as text"],
     ),
     "JSON lines": ("a.jsonl", "\n".join(json.dumps({"text": t, "label": label}) for t, label in GOOD), []),
+    "JSON of a list a column": (
+        "a.json",
+        json.dumps(dict(zip(("text", "label"), zip(*GOOD, strict=True), strict=True))),
+        [],
+    ),
+    "JSON as pandas writes it": (
+        "a.json",
+        json.dumps(
+            {
+                name: dict(enumerate(values))
+                for name, values in zip(("text", "label"), zip(*GOOD, strict=True), strict=True)
+            }
+        ),
+        [],
+    ),
+    "JSON lines called .json": ("a.json", "\n".join(json.dumps({"text": t, "label": label}) for t, label in GOOD), []),
+    "Excel's sep line": ("a.csv", b"sep=;\r\n" + csv_bytes(header="text;label").replace(b'",', b'";'), ["semicolons"]),
     "a JSON array": ("a.json", json.dumps([{"text": t, "label": label} for t, label in GOOD], indent=1), []),
 }
 
@@ -291,6 +308,12 @@ def test_latin_1_is_read_as_such(encoding, tmp_path):
     assert (
         len(table.remarks) == 1 and "a.csv is not UTF-8 (line 2)" in table.remarks[0] and "Latin-1" in table.remarks[0]
     )
+
+
+def test_an_encoding_of_another_script_is_not_guessed(tmp_path):
+    path = put(tmp_path, "a.csv", csv_bytes([("これは長い文章です。", "良い")] * 40, encoding="shift-jis"))
+    with pytest.raises(TableError, match=r"a\.csv: not UTF-8 \(line 2\), and not in Latin letters; save it as UTF-8"):
+        read_table(path)
 
 
 def test_a_few_invalid_bytes_do_not_change_the_rest(tmp_path):
