@@ -14,7 +14,6 @@ metrics.json, curves.png, confusion_matrix.png, and a model card, README.md.
 
 import argparse
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -25,7 +24,6 @@ import signal
 import socket
 import sys
 import time
-import unicodedata
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -33,10 +31,12 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for helpers, also where the project isn't installed
-from helpers.reports import draw_confusion, model_card, score
-from helpers.tables import TableError, read_table
+from evaluate_model import draw_confusion_matrix, measure
+from labelled_texts import InputError, bad_checkpoint, column, describe, load_tokenizer, one_line, prepare
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers.cards import model_card
+from helpers.tables import TableError
+
 NAME = "fine_tune.py"
 CHECKPOINT = "distilbert/distilbert-base-uncased"
 REVISION = "12040accade4e8a0f71eabdb258fecc2e7e948be"
@@ -44,11 +44,9 @@ REVISION = "12040accade4e8a0f71eabdb258fecc2e7e948be"
 LEARNING_RATES = [(256, 1e-3, 3e-3), (512, 1e-4, 5e-4), (1023, 5e-5, 3e-4), (math.inf, 2e-5, 1e-4)]
 # Not compared when a run goes on: where things are, and what changes nothing about the result.
 MAY_CHANGE = ("data", "output", "resume", "overwrite", "lock")
+# How the operating system, Arrow, safetensors and torch say that the disk is full, or a file as long as it may be
+FULL_DISK = re.compile(r"No space left|File too large|quota exceeded|os error (28|27)\b|PytorchStreamWriter|inline_container", re.I)
 MAIN, WORLD = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", 1))
-
-
-class InputError(Exception):
-    """Something the user gave cannot be used; the message says what and what to do."""
 
 
 def say(topic: str, text: str) -> None:
@@ -136,6 +134,7 @@ def check_output(args: argparse.Namespace) -> None:
             raise InputError(f"--resume: {work} holds no checkpoint to go on from: leave --resume away to begin")
         work.mkdir(parents=True, exist_ok=True)
         args.lock = lock(work)
+        clear(work)  # what a kill left
     except OSError as cause:
         raise InputError(f"--output {output} cannot be written ({cause.strerror}): name another directory") from cause
 
@@ -153,210 +152,27 @@ def lock(work: Path) -> int | None:
         return descriptor
 
 
-def find_checkpoint(work: Path) -> Path | None:
-    """The newest whole checkpoint: Trainer writes its state last."""
-    found = [path for path in work.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
-
-
-def out_of_space(folder: Path, cause: Exception) -> InputError:
-    free = shutil.disk_usage(folder).free / 1e6
-    kept = "then run the same command again, it goes on" if find_checkpoint(folder) else "nothing is kept"
-    return InputError(f"{folder} could not be written, {free:,.0f} MB are free; make room ({kept}): {one_line(cause)}")
-
-
-def one_line(cause: Exception) -> str:
-    return " ".join(str(cause).split())[:300] or type(cause).__name__
-
-
-# --- Data ----------------------------------------------------------------------------------------
-
-
-def normalise(text: str) -> str:
-    """What two texts share that differ in case, spaces, punctuation or form of characters only."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"\w+", text)) or " ".join(text.split())
-
-
-def column(dataset, name: str) -> np.ndarray:
-    """A column of numbers [rows]; nothing else is read."""
-    return np.asarray(dataset.select_columns(name).with_format("numpy")[:][name])
-
-
-def hash_texts(dataset) -> np.ndarray:
-    """A 64-bit number for each text [rows], the same for texts that are equal when normalised."""
-    numbers = [
-        int.from_bytes(hashlib.blake2b(normalise(text).encode(), digest_size=8).digest(), "little", signed=True)
-        for batch in dataset.select_columns("text").iter(1000)
-        for text in batch["text"]
-    ]
-    return np.array(numbers, dtype=np.int64)
-
-
-def split_rows(labels, groups, seed: int, parts=("validation", "test"), most: int = 5000) -> dict[str, np.ndarray]:
-    """Divides rows so that each label has its share everywhere and rows of a group stay together.
-
-    Args:
-        labels: class of each row [rows].
-        groups: rows with the same number stay together [rows].
-        seed: of the draw.
-        parts: what to split off; each gets a tenth, at most `most` rows.
-
-    Returns:
-        Row numbers of "train" and of each of `parts`, in order. A label with few groups is first of all in train.
-    """
-    rng = np.random.default_rng(seed)
-    _, first, group_of, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    part, share = np.zeros(len(first), dtype=int), min(0.1, most / len(labels))
-    for label in np.unique(labels[first]):
-        members = rng.permutation(np.flatnonzero(labels[first] == label))
-        wanted = round(share * size[members].sum())
-        for number in range(len(parts), 0, -1):
-            free = members[part[members] == 0]
-            if len(free) < 2:
-                break
-            taken = free[np.cumsum(size[free]) <= wanted]
-            part[taken if len(taken) else free[[size[free].argmin()]]] = number
-    return {name: np.flatnonzero(part[group_of] == n) for n, name in enumerate(["train", *parts])}
-
-
-def draw(rows, labels, number: int, seed: int) -> np.ndarray:
-    """Takes `number` of the rows at random, of each label at least one while there is room."""
-    rows = np.random.default_rng(seed).permutation(rows)
-    first = np.unique(labels[rows], return_index=True)[1]
-    return np.sort(np.concatenate([rows[first], np.delete(rows, first)])[:number])
-
-
-def choose_epochs(args, rows: int) -> float:
-    """3 epochs, or up to 10 while that makes fewer than 500 steps: few rows need more than one look each."""
-    steps = math.ceil(rows / (args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD))
-    return args.num_train_epochs or max(3, min(10, math.ceil(500 / steps)))
-
-
-def load_tokenizer(args):
-    """Returns tokenizer, config and the number of tokens that the model takes at most."""
-    from transformers import AutoConfig, AutoTokenizer
-
+def is_whole(path: Path) -> bool:
+    """False for a checkpoint that was not written to its end, which is the state of Trainer."""
     try:
-        config = AutoConfig.from_pretrained(args.checkpoint, revision=args.checkpoint_revision)
-        tokenizer = AutoTokenizer.from_pretrained(args.checkpoint, revision=args.checkpoint_revision)
-    except Exception as cause:  # not there, not JSON, an unknown architecture, no network: each has its own
-        raise bad_checkpoint(args, cause) from cause
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise InputError(f"--checkpoint {args.checkpoint}: its tokenizer has no token to pad with: take another")
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
-    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # they count from there
-    limit = min(positions, tokenizer.model_max_length)
-    limit = limit if limit < 10**9 else 512
-    if args.max_length and args.max_length > limit:
-        raise InputError(f"--max-length {args.max_length}: {args.checkpoint} takes at most {limit} tokens: take fewer")
-    return tokenizer, config, limit
+        return not path.name.startswith("checkpoint-") or bool(json.loads((path / "trainer_state.json").read_text()))
+    except (OSError, ValueError):
+        return False
 
 
-def bad_checkpoint(args, cause: Exception) -> InputError:
-    if Path(args.checkpoint).exists():
-        return InputError(f"--checkpoint {args.checkpoint} is no model that can be loaded: {one_line(cause)}")
-    ours = os.path.relpath(ROOT / "data/models/distilbert")
-    return InputError(
-        f"--checkpoint {args.checkpoint} is no directory, and the Hub did not give it: check the name and the network, "
-        f"or take a model that is here, such as --checkpoint {ours}"
-    )
+def find_checkpoint(work: Path) -> Path | None:
+    """The newest whole checkpoint."""
+    whole = [path for path in work.glob("checkpoint-*") if is_whole(path)]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-def prepare(args, work: Path) -> dict:
-    """Reads, splits and tokenises the data into Arrow files in `work`; returns and writes what there is to know."""
-    import datasets
-    import pyarrow as pa
-
-    datasets.disable_progress_bars()
-    tokenizer, config, limit = load_tokenizer(args)
-    shutil.rmtree(work / "data", ignore_errors=True)
-    table = read_table(
-        args.data, args.text_column, args.label_column,
-        config=args.dataset_config, revision=args.dataset_revision, cache_dir=work / "data",
-    )  # fmt: skip
-    sources = {"train": table.dataset, **table.splits}
-    labels = {name: column(source, "label") for name, source in sources.items()}
-    groups = {name: hash_texts(source) for name, source in sources.items()}
-    given = [groups[name] for name in table.splits]
-    own = np.flatnonzero(~np.isin(groups["train"], np.concatenate(given))) if given else np.arange(len(table.dataset))
-    missing = [name for name in ("validation", "test") if name not in table.splits]
-    rows = split_rows(labels["train"][own], groups["train"][own], args.seed, missing)
-    rows = {name: (sources["train"], own[part]) for name, part in rows.items()}
-    for name, source in table.splits.items():
-        rows[name] = source, np.arange(len(source))
-    if len(rows["validation"][1]) > 5000:
-        rows["validation"] = sources["validation"], draw(rows["validation"][1], labels["validation"], 5000, args.seed)
-    if args.max_train_samples:
-        rows["train"] = sources["train"], draw(rows["train"][1], labels["train"], args.max_train_samples, args.seed)
-    if empty := [name for name, (_, part) in rows.items() if not len(part)]:
-        raise InputError(
-            f"{args.data}: {len(own)} different texts leave none for {empty[0]}: at least one label needs three"
-        )
-
-    def encode(texts: list[str], length: int) -> list[list[int]]:
-        # No tokenizer makes fewer than a token of twenty characters: what is behind them need not be read.
-        return tokenizer([text[: 20 * length] for text in texts], truncation=True, max_length=length)["input_ids"]
-
-    source, part = rows["train"]
-    sample = np.sort(np.random.default_rng(args.seed).permutation(part)[:2000])
-    lengths = np.array([len(ids) for batch in source.select(sample).iter(100) for ids in encode(batch["text"], limit)])
-    length = args.max_length or min(limit, 8 * math.ceil(max(8, np.percentile(lengths, 95)) / 8))
-
-    def tokenise(batch):
-        ids = encode(batch["text"], length)
-        return {"input_ids": ids, "length": [len(row) for row in ids], "labels": batch["label"]}
-
-    for name, (source, part) in rows.items():
-        source.select(part).map(
-            tokenise, batched=True, remove_columns=source.column_names, new_fingerprint=name,
-            cache_file_name=str(work / "data" / f"{name}.arrow"), load_from_cache_file=False,
-        )  # fmt: skip
-    counts = {name: np.bincount(labels[name if name in table.splits else "train"][part], minlength=len(table.labels))
-              for name, (_, part) in rows.items()}  # fmt: skip
-    digest = hashlib.sha256(b"".join(array.tobytes() for name in groups for array in (groups[name], labels[name])))
-    facts = {
-        "file": Path(args.data).name if Path(args.data).exists() else args.data,
-        "text_column": table.text_column, "label_column": table.label_column, "labels": table.labels,
-        "remarks": table.remarks, "digest": digest.hexdigest(), "limit": int(limit), "max_length": int(length),
-        "tokens_median": float(np.median(lengths)), "tokens_95": float(np.percentile(lengths, 95)),
-        "cut_share": float((lengths > length).mean()) if length < limit else float((lengths >= limit).mean()),
-        "rows": {name: int(array.sum()) for name, array in counts.items()},
-        "counts": {name: array.tolist() for name, array in counts.items()},
-        "width": getattr(config, "hidden_size", 768),
-    }  # fmt: skip
-    del table, source, sources, rows
-    pa.default_memory_pool().release_unused()
-    (work / "facts.json").write_text(json.dumps(facts))
-    return facts
-
-
-def tell_data(args, facts: dict) -> None:
-    total = np.sum(list(facts["counts"].values()), axis=0)
-    order = np.argsort(-total, kind="stable")
-    named = [f"{facts['labels'][i]} {total[i]:,}" for i in order]
-    if len(named) > 12:
-        named = [*named[:5], "…", *named[-5:]]
-    rows = facts["rows"]
-    say("data", f"{args.data}: {total.sum():,} rows; texts in {facts['text_column']!r}, labels in "
-                f"{facts['label_column']!r}")  # fmt: skip
-    for remark in facts["remarks"]:
-        say("", remark)
-    say("classes", f"{len(total)}: {', '.join(named)}")
-    say("split", ", ".join(f"{name} {number:,}" for name, number in rows.items()) + "; equal texts stay together")
-    chosen = "as told" if args.max_length else "95 % of the texts fit" if facts["max_length"] < facts["limit"] else \
-        "the model's limit"  # fmt: skip
-    say("length", f"median {facts['tokens_median']:.0f} tokens, 95 % have at most {facts['tokens_95']:.0f}; "
-                  f"--max-length {facts['max_length']} ({chosen}) cuts {facts['cut_share']:.1%}")  # fmt: skip
+def clear(work: Path) -> Path | None:
+    """Removes what is not whole, everything if no checkpoint is; returns the newest checkpoint."""
+    newest = find_checkpoint(work)
+    for path in work.glob("*"):
+        if newest is None or path.name == "final" or not is_whole(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return newest
 
 
 # --- Model and training --------------------------------------------------------------------------
@@ -392,6 +208,12 @@ def build_model(args, tokenizer, facts: dict):
             fan_in_fan_out=Conv1D in kinds.values(),
         ))  # fmt: skip
     return model
+
+
+def choose_epochs(args, rows: int) -> float:
+    """3 epochs, or up to 10 while that makes fewer than 500 steps: few rows need more than one look each."""
+    steps = math.ceil(rows / (args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD))
+    return args.num_train_epochs or max(3, min(10, math.ceil(500 / steps)))
 
 
 def class_weights(args, counts: list[int]):
@@ -522,13 +344,6 @@ def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, sett
         def _get_train_sampler(self, dataset=None):
             return sampler  # transformers' own one draws another order after a resume
 
-        def _save_checkpoint(self, model, trial):
-            try:
-                super()._save_checkpoint(model, trial)
-            except Exception as cause:  # OSError, or what torch and safetensors make of it
-                shutil.rmtree(work / f"checkpoint-{self.state.global_step}", ignore_errors=True)
-                raise out_of_space(work, cause) from cause
-
     def loss(outputs, labels, num_items_in_batch=None):
         given = None if weights is None else weights.to(outputs.logits.device)
         losses = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, given, reduction="none")
@@ -574,35 +389,34 @@ def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, sett
 def write_output(args, work: Path, model, tokenizer, results: dict) -> None:
     """Makes the whole output beside its place and renames it: it is there complete, or not at all."""
     import matplotlib
-    from safetensors import SafetensorError
 
     from helpers.curves import plot
 
     matplotlib.use("Agg")
     final, old = work / "final", args.output.with_name(args.output.name + ".old")
-    shutil.rmtree(final, ignore_errors=True)
-    try:
-        final.mkdir()
-        model.save_pretrained(final)
-        tokenizer.save_pretrained(final)
-        draw_confusion(results["test"]["confusion_matrix"], results["data"]["labels"], final / "confusion_matrix.png")
-        plot(results["log_history"], metric="macro_f1").savefig(final / "curves.png", dpi=120)
-        card = model_card(results, args.checkpoint, hub=not Path(args.checkpoint).exists())
-        (final / "README.md").write_text(card, encoding="utf-8")
-        (final / "metrics.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
-        for path in final.iterdir():
-            path.chmod(0o644)  # safetensors are written for the owner alone
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if args.output.exists() and any(args.output.iterdir()):  # --overwrite
-            shutil.rmtree(old, ignore_errors=True)
-            args.output.rename(old)
-        elif args.output.exists():
-            args.output.rmdir()
-        final.rename(args.output)
-    except (OSError, SafetensorError) as cause:
-        shutil.rmtree(final, ignore_errors=True)
-        raise out_of_space(work, cause) from cause
+    final.mkdir()
+    model.save_pretrained(final)
+    tokenizer.save_pretrained(final)
+    matrix = results["test"]["confusion_matrix"]
+    shown = [name.replace("$", r"\$") for name in matrix["labels"]]  # or matplotlib takes it for mathematics
+    figure = draw_confusion_matrix({**results["test"], "confusion_matrix": {**matrix, "labels": shown}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fonts that lack letters of a label
+        figure.savefig(final / "confusion_matrix.png", dpi=min(120, 3000 / figure.get_figwidth()))
+    plot(results["log_history"], metric="macro_f1").savefig(final / "curves.png", dpi=120)
+    card = model_card(results, args.checkpoint, hub=not Path(args.checkpoint).exists())
+    (final / "README.md").write_text(card, encoding="utf-8")
+    (final / "metrics.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+    for path in final.iterdir():
+        path.chmod(0o644)  # safetensors are written for the owner alone
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    if args.output.exists() and any(args.output.iterdir()):  # --overwrite
+        shutil.rmtree(old, ignore_errors=True)
+        args.output.rename(old)
+    elif args.output.exists():
+        args.output.rmdir()
+    final.rename(args.output)
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
 
@@ -614,7 +428,8 @@ def train(args: argparse.Namespace) -> None:
     work = unfinished(args.output)
     if MAIN:
         check_output(args)
-        tell_data(args, prepare(args, work))
+        for line in describe(args, prepare(args, work)):
+            say(*line)
 
     import psutil
     import torch
@@ -657,12 +472,12 @@ def train(args: argparse.Namespace) -> None:
     processes.wait_for_everyone()
     if MAIN:
         (work / "run.json").write_text(json.dumps(settings))
-        for path in work.glob("checkpoint-*"):
-            if checkpoint is None or int(path.name.split("-")[1]) > int(checkpoint.name.split("-")[1]):
-                shutil.rmtree(path)  # a kill left it unfinished
+        for path in work.glob("checkpoint-*") if checkpoint is None else []:
+            shutil.rmtree(path)
 
     before = psutil.Process().memory_info().rss
     tokenizer, _, _ = load_tokenizer(args)
+    tokenizer.model_max_length = facts["max_length"]  # so that whoever loads it reads as much as training did
     transformers.set_seed(args.seed)  # the new head is drawn here
     model = build_model(args, tokenizer, facts)
     splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts["rows"]}
@@ -709,10 +524,13 @@ def train(args: argparse.Namespace) -> None:
         return
     history = [entry for entry in trainer.state.log_history if not any(key.startswith("test_") for key in entry)]
     best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"])
+    probabilities = torch.tensor(guesses.predictions).float().softmax(-1).numpy()
+    test = measure(guesses.label_ids, probabilities.argmax(-1), probabilities.max(-1), facts["labels"])
+    common = int(np.argmax(facts["counts"]["train"]))
+    share, present = facts["counts"]["test"][common] / test["n"], np.count_nonzero(facts["counts"]["test"])
+    lazy = {"label": facts["labels"][common], "accuracy": share, "macro_f1": 2 * share / (1 + share) / present}
     results = {
-        "checkpoint": args.checkpoint, "settings": settings, "class_weights": why,
-        **score(guesses.label_ids, guesses.predictions.argmax(-1), facts["labels"],
-                majority=int(np.argmax(facts["counts"]["train"]))),
+        "checkpoint": args.checkpoint, "settings": settings, "class_weights": why, "test": test, "majority_class": lazy,
         "validation": {"step": best["step"], "macro_f1": best["eval_macro_f1"], "accuracy": best["eval_accuracy"],
                        "loss": best["eval_loss"]},
         "predicted": predicted,
@@ -722,9 +540,9 @@ def train(args: argparse.Namespace) -> None:
     }  # fmt: skip
     model = trainer.accelerator.unwrap_model(trainer.model)
     write_output(args, work, model.merge_and_unload() if args.lora else model, tokenizer, results)
-    test, lazy, peak = results["test"], results["majority_class"], results["measured"]["peak_memory_bytes"]
+    peak = results["measured"]["peak_memory_bytes"]
     say("took", duration(seconds) + (f", peak memory {peak / 1e9:.2f} GB" if peak else ""))
-    say("test", f"accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} on {test['rows']:,} rows; always "
+    say("test", f"accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} on {test['n']:,} rows; always "
                 f"{lazy['label']!r}: {lazy['accuracy']:.4f}, {lazy['macro_f1']:.4f}")  # fmt: skip
     if test["macro_f1"] <= lazy["macro_f1"] + 0.01:
         say("", "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data.")
@@ -752,7 +570,9 @@ def peak_memory(cuda: bool) -> int | None:
 
 def stay_offline_without_network(args) -> None:
     """Without it, the libraries ask the Hub for a minute before they give up. To be called before they are imported."""
-    if Path(args.checkpoint).exists() or any(name.lower().endswith("_proxy") for name in os.environ):
+    if (Path(args.checkpoint).exists() and Path(args.data).exists()) or any(
+        name.lower().endswith("_proxy") for name in os.environ
+    ):
         return
     host = re.sub(r"^https?://|[:/].*$", "", os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
@@ -762,26 +582,34 @@ def stay_offline_without_network(args) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    args, code = None, 0
+    args, stopped = None, False
     try:
         args = parse_arguments(arguments)
         stay_offline_without_network(args)
         train(args)
+        return 0
     except (InputError, TableError) as error:
         code, said = 2, str(error)
     except KeyboardInterrupt:
-        code, kept = 130, find_checkpoint(unfinished(args.output))
-        step = kept and int(kept.name.split("-")[1])
-        said = f"interrupted; the same command goes on after step {step}" if kept else "interrupted; nothing is kept"
+        code, said, stopped = 130, "interrupted", True
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError":
+        code, stopped = 2, bool(FULL_DISK.search(str(error)))
+        if stopped:
+            free = shutil.disk_usage(args.output.parent).free / 1e6
+            said = f"{args.output} could not be written, {free:,.0f} MB are free: make room"
+        elif type(error).__name__ == "OutOfMemoryError":
+            said = ("out of memory: halve --per-device-train-batch-size and double --gradient-accumulation-steps, "
+                    "shorten --max-length, or add --activation-checkpointing")  # fmt: skip
+        else:
             raise
-        code, said = 2, ("out of memory: halve --per-device-train-batch-size and double --gradient-accumulation-steps, "
-                         "shorten --max-length, or add --activation-checkpointing")  # fmt: skip
-    finally:
-        if MAIN and hasattr(args, "lock") and not find_checkpoint(unfinished(args.output)):
-            shutil.rmtree(unfinished(args.output), ignore_errors=True)
-    if code and MAIN:
+    if MAIN and hasattr(args, "lock"):
+        work = unfinished(args.output)
+        kept = clear(work)
+        if kept is None:
+            work.rmdir()
+        if stopped:
+            said += f"; the same command goes on after step {kept.name.split('-')[1]}" if kept else "; nothing is kept"
+    if MAIN:
         print(f"{NAME}: {said}", file=sys.stderr, flush=True)
     return code
 

@@ -25,6 +25,9 @@ from helpers.profiles import ROOT, load_profile
 load_profile("reduced")  # offline, before any library is imported
 sys.path.insert(0, str(ROOT / "scripts"))
 import fine_tune  # noqa: E402
+import labelled_texts  # noqa: E402
+
+from helpers.tables import read_table  # noqa: E402
 
 MODEL = str(ROOT / "data/models/distilbert")
 DOCUMENTS = ROOT / "data/documents.csv"
@@ -110,7 +113,7 @@ class Run:
     def refusal(self, code: int = 2) -> str:
         """Waits for the program to refuse; returns its only line on it."""
         self.finish(code)
-        assert "Traceback" not in self.text
+        assert "Traceback" not in self.text, self.text
         (line,) = [line for line in self.text.splitlines() if line.startswith("fine_tune.py: ")]
         return line
 
@@ -148,36 +151,36 @@ def test_equal_texts_stay_together_and_every_class_has_its_share():
     rng = np.random.default_rng(0)
     labels = rng.choice(5, size=4000, p=[0.6, 0.2, 0.1, 0.08, 0.02])
     groups = rng.integers(0, 3000, size=4000)  # some texts come twice or three times, with another label too
-    parts = fine_tune.split_rows(labels, groups, seed=1)
+    parts = labelled_texts.split_rows(labels, groups, seed=1)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(4000))
     sets = [set(groups[part]) for part in parts.values()]
     assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
     for name in ("validation", "test"):
         shares = np.bincount(labels[parts[name]], minlength=5) / np.bincount(labels)
         assert (abs(shares - 0.1) < 0.04).all()
-    again = fine_tune.split_rows(labels, groups, seed=1)
+    again = labelled_texts.split_rows(labels, groups, seed=1)
     assert all((parts[name] == again[name]).all() for name in parts)
-    assert (fine_tune.split_rows(labels, groups, seed=2)["test"][:9] != parts["test"][:9]).any()
+    assert (labelled_texts.split_rows(labels, groups, seed=2)["test"][:9] != parts["test"][:9]).any()
 
 
 def test_small_classes_are_in_training_first_and_large_data_is_not_wasted():
     labels = np.array([0] * 30 + [1] * 3 + [2] * 2 + [3])
-    parts = fine_tune.split_rows(labels, np.arange(36), seed=0)
+    parts = labelled_texts.split_rows(labels, np.arange(36), seed=0)
     counts = {name: np.bincount(labels[part], minlength=4).tolist() for name, part in parts.items()}
     assert counts == {"train": [24, 1, 1, 1], "validation": [3, 1, 0, 0], "test": [3, 1, 1, 0]}
-    many = fine_tune.split_rows(np.zeros(200_000, int), np.arange(200_000), seed=0)
+    many = labelled_texts.split_rows(np.zeros(200_000, int), np.arange(200_000), seed=0)
     assert (len(many["validation"]), len(many["test"])) == (5000, 5000)
 
 
 def test_texts_are_equal_whatever_case_spaces_and_punctuation():
     same = ["Don't  PANIC!", "don’t panic", "Ｄｏｎ＇ｔ panic ..."]
-    assert len({fine_tune.normalise(text) for text in same}) == 1
-    assert fine_tune.normalise(":-)") != fine_tune.normalise(":-(")
+    assert len({labelled_texts.normalise(text) for text in same}) == 1
+    assert labelled_texts.normalise(":-)") != labelled_texts.normalise(":-(")
 
 
 def test_a_draw_has_every_label():
     labels = np.array([0] * 500 + [1] * 5 + [2])
-    drawn = fine_tune.draw(np.arange(506), labels, 50, seed=0)
+    drawn = labelled_texts.draw(np.arange(506), labels, 50, seed=0)
     assert len(set(drawn)) == 50
     assert set(labels[drawn]) == {0, 1, 2}
 
@@ -235,9 +238,9 @@ def test_the_output_is_whole_and_says_what_the_model_does(finished, small):
     assert {path.name for path in finished.output.iterdir()} == files
     assert not finished.work.exists()
     metrics, names = finished.metrics, ["financial", "legal", "medical", "news", "personal", "technical"]
-    matrix = np.array(metrics["test"]["confusion_matrix"])
+    matrix = np.array(metrics["test"]["confusion_matrix"]["counts"])
     assert metrics["data"]["labels"] == names
-    assert matrix.sum() == metrics["test"]["rows"] == 16
+    assert matrix.sum() == metrics["test"]["n"] == 16
     assert metrics["test"]["accuracy"] == pytest.approx(matrix.trace() / 16)
     assert metrics["majority_class"]["accuracy"] < 0.5
     assert metrics["predicted"]["steps"] == metrics["measured"]["steps"] == 16
@@ -245,11 +248,11 @@ def test_the_output_is_whole_and_says_what_the_model_does(finished, small):
     assert metrics["validation"]["macro_f1"] == best
 
     # The model that was saved is the one that was measured: it gives the same answers to the test rows.
-    table = fine_tune.read_table(small)
+    table = read_table(small)
     labels = np.array(table.dataset["label"])
-    test = fine_tune.split_rows(labels, fine_tune.hash_texts(table.dataset), seed=42)["test"]
+    test = labelled_texts.split_rows(labels, labelled_texts.hash_texts(table.dataset), seed=42)["test"]
     classify = pipeline("text-classification", str(finished.output), device="cpu")
-    answers = classify([table.dataset[int(i)]["text"] for i in test], truncation=True, max_length=64)
+    answers = classify([table.dataset[int(i)]["text"] for i in test], truncation=True)
     again = np.zeros((6, 6), int)
     for truth, answer in zip(labels[test], answers, strict=True):
         again[truth, names.index(answer["label"])] += 1
@@ -420,7 +423,7 @@ def test_a_file_that_cannot_be_written(small, tmp_path):
     run = Run(tmp_path / "model", small, *SHORT, file_size=2_000_000)  # the data fits, a checkpoint does not
     line = run.refusal()
     assert "could not be written" in line
-    assert "MB are free; make room (nothing is kept)" in line
+    assert "MB are free: make room; nothing is kept" in line
     assert sorted(tmp_path.iterdir()) == []
 
 
@@ -431,7 +434,7 @@ def test_a_full_disk(finished, small, tmp_path):
     run.wait()
     if run.process.exitcode == 77:
         pytest.skip("mounting a small disk is not allowed here")
-    assert "then run the same command again, it goes on" in run.refusal()
+    assert "make room; the same command goes on after step 4" in run.refusal()
     left = run.text.split("left behind:")[1]
     assert "model.unfinished/checkpoint-4/trainer_state.json" in left
     assert "checkpoint-8" not in left
