@@ -42,6 +42,10 @@ context.set_forkserver_preload(
 )  # fmt: skip
 
 
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def child(arguments, output, environment, slow_writing, file_size, disk):
     """Runs the program in a forked process. `slow_writing`: seconds that each file of a checkpoint takes."""
     os.environ.update(environment)
@@ -308,6 +312,29 @@ def test_muon_learns_and_resumes(tmp_path):
     assert whole.losses[-1] < whole.losses[0] - 0.5
 
 
+@pytest.mark.skipif(not installed("tensorboard"), reason="TensorBoard is not installed: the group `tracking`")
+def test_tensorboard_shows_the_log(tmp_path):
+    run = Run(tmp_path / "run", "--report-to=tensorboard", "--max-steps=6").finish()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(run.folder / "tracking/pretrain_gpt2")).Reload()
+    assert [(e.step, e.value) for e in shown.Scalars("loss")] == pytest.approx(
+        [(line["step"], line["loss"]) for line in run.log if "loss" in line]
+    )
+    assert shown.Scalars("perplexity")[-1].value == pytest.approx(run.log[-1]["perplexity"])
+
+
+@pytest.mark.skipif(not installed("trackio"), reason="trackio is not installed: SETUP.md says how")
+def test_trackio_shows_the_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    run = Run(tmp_path / "run", "--report-to=trackio", "--max-steps=6").finish()
+    from trackio.sqlite_storage import SQLiteStorage
+
+    shown = [line for line in SQLiteStorage.get_logs("pretrain_gpt2", "run") if "loss" in line]
+    assert [line["loss"] for line in shown] == pytest.approx(run.losses)
+    assert [line["step"] for line in shown] == [1, 2, 3, 4, 5, 6]
+
+
 # --- Killed and resumed --------------------------------------------------------------------------
 
 
@@ -319,7 +346,7 @@ def kill_while_training(run: Run, step: int) -> None:
 def kill_while_writing(run: Run, rng: random.Random) -> None:
     """Kills the program between the first and the last byte of a checkpoint, when there is one to go back to."""
     unfinished = lambda: list(run.folder.glob("checkpoint-*.tmp"))  # noqa: E731
-    run.wait(until=lambda: unfinished() and pretrain_gpt2.find_checkpoint(run.folder))
+    run.wait(until=lambda: unfinished() and pretrain_gpt2.checkpoints(run.folder))
     time.sleep(rng.uniform(0, 0.15))
     run.kill()
     assert unfinished(), "the checkpoint was finished before the kill"
@@ -452,6 +479,11 @@ def test_a_bad_corpus_is_refused(kind, tmp_path):
         (["--config-overrides=layers=2"], "layers is not a number of GPT2Config"),
         (["--validation-documents=100000"], "take fewer"),
         (["--learning-rate=1e9", "--max-grad-norm=1e9"], "lower --learning-rate"),
+        pytest.param(
+            ["--report-to=trackio"],
+            "not installed; SETUP.md",
+            marks=pytest.mark.skipif(installed("trackio"), reason="trackio is installed"),
+        ),
     ],
 )
 def test_bad_arguments_are_refused(arguments, expected, tmp_path):
@@ -527,7 +559,7 @@ def test_five_launchers_take_the_same_steps(tmp_path):
         "ddp": accelerate("ddp_cpu.yaml"),
         "fsdp2": accelerate("fsdp2_cpu.yaml"),
     }
-    if importlib.util.find_spec("deepspeed"):
+    if installed("deepspeed"):
         others["zero2"] = accelerate("zero2_cpu.yaml")
     for name, command in others.items():
         run = launch(tmp_path / name, *command)

@@ -1,0 +1,184 @@
+"""The documents of a corpus as an endless stream of blocks of tokens, for scripts/pretrain_gpt2.py.
+
+Documents are tokenised and joined with end-of-text between them, and the row of tokens is cut into blocks: nothing is
+padded, nothing is thrown away at a document's end.
+"""
+
+import argparse
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from helpers.streams import check_ranges, steady
+
+FILE_KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message says what and what to do."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the next token to train on stands: so many shards and documents of this epoch are behind it."""
+
+    epoch: int = 0
+    shard: int = 0
+    document: int = 0
+    token: int = 0
+
+
+class TokenStream:
+    """An endless stream of blocks from the documents of a corpus, which can start again at any `Position`.
+
+    An epoch visits the shards in random order and shuffles documents among their next `shuffle_buffer` ones. Both
+    orders follow from the seed and the position, so four numbers are all there is to remember.
+    """
+
+    def __init__(self, args: argparse.Namespace, tokenizer):
+        from datasets import load_dataset
+
+        self.args, self.tokenizer = args, tokenizer
+        path, files = args.dataset, None
+        if Path(path).is_dir():
+            path = str(Path(path).absolute())  # a relative path may be taken for a Hub id
+        elif Path(path).suffix in FILE_KINDS:
+            path, files = FILE_KINDS[Path(path).suffix], str(Path(path).absolute())
+        self.source = dict(path=path, name=args.dataset_config, data_files=files, revision=args.dataset_revision)
+        check_ranges()
+        try:
+            self.dataset = load_dataset(**self.source, split=args.split, streaming=True)
+            columns = self.dataset.column_names or list(next(iter(self.dataset), {}))
+            if args.validation_split:
+                self.validation = load_dataset(**self.source, split=args.validation_split, streaming=True)
+        except Exception as cause:  # every builder raises errors of its own
+            raise InputError(f"--dataset {args.dataset} cannot be read: {type(cause).__name__}: {cause}") from cause
+        if not columns:
+            raise InputError(f"--dataset {args.dataset} holds no documents")
+        if args.text_column not in columns:
+            raise InputError(
+                f"--dataset {args.dataset} has no column {args.text_column!r}; it has {', '.join(columns)}: "
+                "name the one that holds the text with --text-column"
+            )
+        self.num_shards = self.dataset.num_shards
+        self.held_out = 0 if args.validation_split else args.validation_documents  # at the start of shard 0
+        self.seconds = 0.0  # spent on reading, tokenising and packing
+
+    def shard_name(self, shard: int) -> str:
+        from datasets import load_dataset_builder
+
+        try:
+            files = (load_dataset_builder(**self.source).config.data_files or {}).get(self.args.split, [])
+        except Exception:  # without the network that failed before
+            files = []
+        return files[shard] if len(files) == self.num_shards else f"shard {shard} of {self.args.dataset}"
+
+    def read(self, rows, number: int, shard: int, first: int) -> list[str]:
+        """Takes the next `number` texts of a shard, the first of which is its document `first`."""
+        texts = []
+
+        def refuse(what: str, cause: Exception | None = None):
+            raise InputError(f"{self.shard_name(shard)}{what}") from cause
+
+        try:
+            for row in islice(rows, number):
+                texts.append(row[self.args.text_column])
+        except Exception as cause:  # cut off, not UTF-8, not Parquet, gone: each reader has errors of its own
+            if "BatchSize must be greater than 0" not in str(cause):  # a Parquet file without rows: said elsewhere
+                refuse(f" cannot be read after document {first + len(texts)}: {type(cause).__name__}: {cause}", cause)
+        for document, text in enumerate(texts, first):
+            if not isinstance(text, str):
+                refuse(f": document {document} is no text but {text!r}")
+            if len(text) > self.args.max_document_characters:
+                refuse(
+                    f": document {document} has {len(text):,} characters; is it many documents in one line? "
+                    "Split it, or raise --max-document-characters"
+                )
+        return texts
+
+    def encode(self, texts: list[str]) -> list[np.ndarray]:
+        """Returns an array of token ids for each text, with end-of-text at its end."""
+        encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array([*text.ids, self.tokenizer.eos_token_id], dtype=np.int32) for text in encoded]
+
+    def documents(self, start: Position):
+        """Yields (position of its first token, token ids) for each document from `start` on, for ever."""
+
+        def order(size: int, *key: int):
+            return np.random.default_rng([self.args.seed, *key]).permutation(size).tolist()
+
+        epoch, first_shard, first = start.epoch, start.shard, start.document
+        buffer = self.args.shuffle_buffer
+        while True:
+            for number, shard in list(enumerate(order(self.num_shards, epoch)))[first_shard:]:
+                window = first - first % buffer  # shuffled as a whole, so it is read as a whole
+                skipped = window + (self.held_out if shard == 0 else 0)
+                rows = steady(self.dataset.shard(num_shards=self.num_shards, index=shard), start=skipped)
+                while texts := self.read(rows, buffer, shard, skipped):
+                    shuffled = [texts[i] for i in order(len(texts), epoch, shard, window)]
+                    for i in range(first - window, len(texts), 64):
+                        for k, ids in enumerate(self.encode(shuffled[i : i + 64]), window + i):
+                            yield Position(epoch, number, k), ids
+                    skipped += len(texts)
+                    first = window = window + len(texts)
+                if not first:
+                    raise InputError(f"{self.shard_name(shard)} holds no documents to train on: remove it")
+                first = 0
+            epoch, first_shard = epoch + 1, 0
+
+    def blocks(self, rows: int, length: int, start: Position):
+        """Yields (block ids, the position after them); ids [rows, length + 1], a row's last is the next row's first."""
+        need, have, waiting = rows * length, 0, []  # waiting: documents' parts that are not handed out
+        for position, ids in self.documents(start):
+            begun = start.token if position == replace(start, token=0) else 0
+            waiting.append((position, begun, ids[begun:]))
+            have += len(ids) - begun
+            while have > need:
+                flat = np.concatenate([ids for _, _, ids in waiting])[: need + 1]
+                left = need
+                while len(waiting[0][2]) <= left:
+                    left -= len(waiting.pop(0)[2])
+                position, begun, ids = waiting[0]
+                waiting[0] = position, begun + left, ids[left:]
+                have -= need
+                yield cut(flat, length), replace(position, token=begun + left)
+
+    def validation_blocks(self, length: int) -> torch.Tensor:
+        """Returns the blocks [blocks, length + 1] of the documents that are held out."""
+        rows = self.validation if self.args.validation_split else self.dataset.shard(self.num_shards, index=0)
+        texts = self.read(steady(rows), self.args.validation_documents, 0, 0)
+        if len(texts) < self.held_out:
+            raise InputError(
+                f"--validation-documents {self.held_out}: {self.shard_name(0)} has only {len(texts)}; take fewer"
+            )
+        ids = np.concatenate(self.encode(texts)) if texts else np.zeros(0)
+        if len(ids) <= length:
+            raise InputError(f"the {len(texts)} validation documents have {len(ids)} tokens, fewer than one block")
+        return cut(ids, length)
+
+    def read_ahead(self, rows: int, length: int, start: Position):
+        """Yields what `blocks` yields, made in the background while the step before is computed."""
+        blocks = self.blocks(rows, length, start)
+
+        def timed():
+            begin = time.perf_counter()
+            made = next(blocks)
+            self.seconds += time.perf_counter() - begin
+            return made
+
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(timed)
+            while True:
+                made, future = future.result(), pool.submit(timed)
+                yield made
+
+
+def cut(ids: np.ndarray, length: int) -> torch.Tensor:
+    """Cuts a row of ids into blocks [blocks, length + 1] that overlap by one; what fills no block is left out."""
+    blocks = np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::length]
+    return torch.from_numpy(blocks.astype(np.int64))
