@@ -45,7 +45,7 @@ LEARNING_RATES = [(256, 1e-3, 3e-3), (512, 1e-4, 5e-4), (1023, 5e-5, 3e-4), (mat
 # Not compared when a run goes on: where things are, and what changes nothing about the result.
 MAY_CHANGE = ("data", "output", "resume", "overwrite", "lock")
 # How the operating system, Arrow, safetensors and torch say that the disk is full, or a file as long as it may be
-FULL_DISK = re.compile(r"No space left|File too large|quota exceeded|os error (28|27)\b|PytorchStreamWriter|inline_container", re.I)
+FULL_DISK = re.compile(r"No space left|File too large|quota exceeded|os error (27|28)\b|inline_container", re.I)
 MAIN, WORLD = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -243,7 +243,7 @@ class LengthSampler:
         rows = rows[np.lexsort([self.lengths[rows], window])]
         whole = len(rows) // size * size
         steps = rng.permutation(rows[:whole].reshape(-1, size))
-        return iter([*steps.ravel().tolist(), *rng.permutation(rows[whole:]).tolist()])
+        return map(int, np.concatenate([steps.ravel(), rng.permutation(rows[whole:])]))
 
 
 def time_step(model, batches, bf16: bool) -> float:

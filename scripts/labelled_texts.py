@@ -37,12 +37,12 @@ def column(dataset, name: str) -> np.ndarray:
 
 def hash_texts(dataset) -> np.ndarray:
     """A 64-bit number for each text [rows], the same for texts that are equal when normalised."""
-    numbers = [
-        int.from_bytes(hashlib.blake2b(normalise(text).encode(), digest_size=8).digest(), "little", signed=True)
-        for batch in dataset.select_columns("text").iter(1000)
-        for text in batch["text"]
-    ]
-    return np.array(numbers, dtype=np.int64)
+    numbers, row = np.empty(len(dataset), dtype=np.uint64), 0
+    for batch in dataset.select_columns("text").iter(1000):
+        for text in batch["text"]:
+            digest = hashlib.blake2b(normalise(text).encode(), digest_size=8).digest()
+            numbers[row], row = int.from_bytes(digest, "little"), row + 1
+    return numbers
 
 
 def split_rows(labels, groups, seed: int, parts=("validation", "test"), most: int = 5000) -> dict[str, np.ndarray]:
