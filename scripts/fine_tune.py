@@ -1,8 +1,8 @@
 """Fine-tunes a classifier of texts on a file of your own, and writes down how good it is.
 
-    python scripts/fine_tune.py --data reviews.csv --output runs/reviews
-    python scripts/fine_tune.py --data reviews.csv --output runs/reviews --checkpoint data/models/distilbert
-    accelerate launch --num_processes 2 scripts/fine_tune.py --data reviews.csv --output runs/reviews
+    python scripts/fine_tune.py --data reviews.csv --output outputs/reviews
+    python scripts/fine_tune.py --data reviews.csv --output outputs/reviews --checkpoint data/models/distilbert
+    accelerate launch --num_processes 2 scripts/fine_tune.py --data reviews.csv --output outputs/reviews
 
 The data is a CSV, TSV, JSON-lines or Parquet file, a directory, or a data set on the Hub; its columns are found when
 they are obvious. Before it trains, the program says what it found and what the run will take.
