@@ -8,6 +8,8 @@ STAMP = $(VENV)/.full-finetuning-installed
 LESSON = notebooks/01_concepts.ipynb
 LAB_ARGS =
 WORKERS = 2
+NOTEBOOK = $(LESSON)
+SUBMITTED = submitted
 
 # Tests use what is in this folder, whatever the reader's own settings are.
 OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
@@ -15,7 +17,7 @@ OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
 # Tests that run at the same time share the cores: with more threads than cores they mostly wait for each other.
 SHARE = OMP_NUM_THREADS=$$(( (`getconf _NPROCESSORS_ONLN` + $(WORKERS) - 1) / $(WORKERS) ))
 
-.PHONY: help install-full-finetuning lab test notebooks doctor data memory-tables lint clean
+.PHONY: help install-full-finetuning lab test notebooks doctor data memory-tables check-exercises lint clean
 
 help:
 	@echo "make lab                      install where needed, then open lesson 01 in JupyterLab"
@@ -25,6 +27,7 @@ help:
 	@echo "make notebooks                execute the notebooks in place, on the reduced profile"
 	@echo "make data                     rebuild everything under data/"
 	@echo "make memory-tables            predicted against measured memory, in tables"
+	@echo "make check-exercises          a table of a room's notebooks: NOTEBOOK=notebooks/02_....ipynb SUBMITTED=folder"
 	@echo "make lint                     check style and format, notebooks too"
 	@echo "make clean                    remove .venv and caches"
 	@echo ""
@@ -76,6 +79,9 @@ data: $(STAMP)
 
 memory-tables: $(STAMP)
 	$(OFFLINE) "$(BIN)/python" tests/memory_tables.py
+
+check-exercises: $(STAMP)
+	@$(OFFLINE) "$(BIN)/python" scripts/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)"
 
 lint: $(STAMP)
 	"$(BIN)/python" -m ruff check .
