@@ -232,7 +232,9 @@ def _block(run: _Run) -> list[_Operation]:
         if rank := adapters.get(name, 0):  # fp32 weights, their own copy of the input, and the features between them
             width = e if run.autocast else 4
             source = source if width == e and not run.autocast else f"{source} for {name}"
-            return _Operation(name, {source: width * inputs, f"adapter of {name}": width * rank}, flow,
+            keeps = {source: width * inputs, f"adapter of {name}": width * rank}
+            beside = e * max(inputs, outputs)  # a gradient of the adapter's beside the layer's own
+            return _Operation(name, keeps, flow + beside, forward=3 * e * outputs,  # two outputs and their sum
                               gradient=4 * rank * (inputs + outputs) - copy)  # fmt: skip
         return _Operation(name, {}, flow, gradient=-copy)
 

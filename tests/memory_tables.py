@@ -113,6 +113,8 @@ ADAPTERS = {
     "gpt2, LoRA, rank 64, MLP too": (GPT2, 4, 128, {"method": "lora", "lora_rank": 64,
                                                     "lora_target_modules": ("c_attn", "c_fc")}),
     "gpt2, LoRA, classification": (GPT2, 4, 128, {"method": "lora", "task": "sequence-classification"}),
+    "gpt2, LoRA, classification, all linears": (GPT2, 4, 128, {"method": "lora", "task": "sequence-classification",
+                                                              "lora_target_modules": ("c_attn", "c_proj", "c_fc")}),
     "gpt2, LoRA, checkpointing": (GPT2, 4, 128, {"method": "lora", "activation_checkpointing": True}),
     "bert, LoRA": (BERT, 8, 96, {"method": "lora"}),
     "bert, LoRA, bf16, checkpointing": (BERT, 8, 96, {"method": "lora", "precision": "pure-bf16",
