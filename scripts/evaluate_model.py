@@ -193,6 +193,7 @@ def report(metrics: dict) -> str:
 
 def draw_confusion_matrix(metrics: dict):
     """A matplotlib Figure: a row for each label of the file, a column for each prediction, shares of the row."""
+    from matplotlib.colors import Normalize, PowerNorm
     from matplotlib.figure import Figure
 
     counts, names = np.array(metrics["confusion_matrix"]["counts"]), metrics["confusion_matrix"]["labels"]
@@ -202,7 +203,7 @@ def draw_confusion_matrix(metrics: dict):
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1) if many else Normalize(0, 1))
     turned = many or max(map(len, names)) > 6
     font = {"fontsize": 8 if many else 10}
     axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0, **font)
@@ -291,7 +292,7 @@ def evaluate(options: argparse.Namespace, output: Path) -> None:
 
     predicted, confidence = np.zeros(len(dataset), np.int32), np.zeros(len(dataset), np.float32)
     own = np.zeros(len(dataset), np.float32)  # the probability of the label that the file gives
-    labels = np.fromiter(dataset["label"], np.int32, len(dataset)) if labelled else None
+    labels = dataset.with_format("numpy", columns=["label"])[:]["label"] if labelled else None
     batches = predict(model, tokenizer, dataset, max_length, options.per_device_eval_batch_size)
     for indices, probabilities in batches:
         predicted[indices], confidence[indices] = probabilities.argmax(axis=1), probabilities.max(axis=1)
