@@ -16,7 +16,7 @@ from grammar import Grammar, Random, Writer, polish
 from tables import DATA, write_card, write_parquet
 
 SEED = 60
-ROWS = {"train": 1600, "validation": 300, "test": 600}
+ROWS = {"train": 3200, "validation": 300, "test": 600}
 TYPES = ("PER", "ORG", "LOC", "MISC")
 CLASS_NAMES = ["O", *(f"{prefix}-{kind}" for kind in TYPES for prefix in "BI")]
 # Lists that are joined under the name of the first, and the lists of which training sees two thirds.
