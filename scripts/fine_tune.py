@@ -210,10 +210,10 @@ def build_model(args, tokenizer, facts: dict):
     return model
 
 
-def choose_epochs(args, rows: int) -> float:
-    """3 epochs, or up to 10 while that makes fewer than 500 steps: few rows need more than one look each."""
+def choose_epochs(args, rows: int, classes: int) -> float:
+    """3 epochs, or up to 10 while that makes fewer than 500 steps, or 15 a class: few rows need more than one look."""
     steps = math.ceil(rows / (args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD))
-    return args.num_train_epochs or max(3, min(10, math.ceil(500 / steps)))
+    return args.num_train_epochs or max(3, min(10, math.ceil(max(500, 15 * classes) / steps)))
 
 
 def class_weights(args, counts: list[int]):
@@ -448,7 +448,7 @@ def train(args: argparse.Namespace) -> None:
     # What was not told is decided here, and said
     rows, width = facts["rows"]["train"], facts["width"]
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD
-    epochs, steps_per_epoch = choose_epochs(args, rows), math.ceil(rows / batch)
+    epochs, steps_per_epoch = choose_epochs(args, rows, len(facts["labels"])), math.ceil(rows / batch)
     steps = args.max_steps or math.ceil(steps_per_epoch * epochs)
     bf16 = args.bf16 if args.bf16 is not None else cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     rates = next(rates for most, *rates in LEARNING_RATES if width <= most)

@@ -211,6 +211,16 @@ def test_class_weights_when_the_imbalance_asks_for_it():
     assert max(weights([100_000, 3])) == 10
 
 
+def test_few_rows_are_looked_at_more_often():
+    def epochs(rows, classes, *arguments):
+        args = fine_tune.parse_arguments(["--data=x", "--output=y", *arguments])
+        return fine_tune.choose_epochs(args, rows, classes)
+
+    assert [epochs(25_000, 2), epochs(1800, 2), epochs(1800, 77), epochs(300, 2)] == [3, 5, 10, 10]
+    assert epochs(300, 2, "--num-train-epochs=1.5") == 1.5
+    assert epochs(1800, 2, "--gradient-accumulation-steps=2") == 9
+
+
 # --- A run ---------------------------------------------------------------------------------------
 
 
