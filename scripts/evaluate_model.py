@@ -300,10 +300,13 @@ def evaluate(options: argparse.Namespace, output: Path) -> None:
             own[indices] = probabilities[np.arange(len(indices)), labels[indices]]
 
     def rows(order: np.ndarray) -> Iterator[tuple]:
-        for n in order.tolist():
-            row = dataset[n]
-            label = (names[row["label"]],) if labelled else ()
-            yield row["row"], row["text"], *label, names[predicted[n]], f"{confidence[n]:.4f}"
+        for start in range(0, len(order), WINDOW):
+            chosen = order[start : start + WINDOW]
+            batch = dataset[chosen]
+            columns = [batch["row"], batch["text"]]
+            columns += [[names[n] for n in batch["label"]]] if labelled else []
+            columns += [[names[n] for n in predicted[chosen]], [f"{value:.4f}" for value in confidence[chosen]]]
+            yield from zip(*columns, strict=True)
 
     if not labelled:
         write_rows(
