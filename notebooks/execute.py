@@ -5,14 +5,16 @@
     python notebooks/execute.py --check        # only lists notebooks whose outputs are not those of their code
 
 A notebook in which a cell raises stays as it was, unless the cell is tagged `raises-exception`. Seconds and peak
-memory go to measured.json, and from there between `<!-- measured -->` and `<!-- /measured -->` in the lesson's card
-and in README.md's table of lessons. That table's last column is the line of the card that begins with
-"**Afterwards you can**". The profile is `reduced`, or what FINETUNING_PROFILE names; figures are kept for `reduced`.
+memory go to measured.json, and from there between `<!-- measured -->` and `<!-- /measured -->` in the lesson's card,
+in README.md's table of lessons and in INSTRUCTOR.md's table of minutes. The last column of README's table is the line
+of the card that begins with "**Afterwards you can**". The profile is `reduced`, or what FINETUNING_PROFILE names;
+figures are kept for `reduced`.
 """
 
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -31,6 +33,12 @@ HERE = Path(__file__).resolve().parent
 CORES = 2  # so that the figures mean the same wherever they are measured
 MARKED = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
 AFTERWARDS = re.compile(r"\*\*Afterwards you can\*\*:?\s*(.+)")
+SCHEDULES = {
+    "Half a day": ["01", "02"],
+    "One day": ["01", "02", "04", "07"],
+    "Two days, the first": ["01", "02", "04", "05"],
+    "Two days, the second": ["06", "07", "03", "09"],
+}
 OURS = "every_parameter"  # our key in the notebook's metadata
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
@@ -195,15 +203,63 @@ def table_of_lessons(folder: Path, measured: dict) -> str:
     return "\n".join(rows)
 
 
-def write_readme(folder: Path, measured: dict) -> None:
-    """Writes the table between the markers of the README in the folder above."""
-    readme = folder.parent / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    if not MARKED.search(text):
-        print("README.md has no <!-- measured --> <!-- /measured -->, so no table of lessons was written")
-        return
-    table = table_of_lessons(folder, measured)
-    _replace(readme, MARKED.sub(lambda match: f"{match[1]}\n{table}\n{match[2]}", text, count=1))
+def minutes_in_class(lesson: nbformat.NotebookNode, seconds: float) -> dict[str, int]:
+    """What a lesson takes in a room: what can be counted, and `minutes`, which INSTRUCTOR.md says how to read.
+
+    Half as fast a machine as here, 130 words a minute, 20 seconds to look at a code cell, 8 minutes an exercise;
+    rounded up to five minutes.
+    """
+    prose = [cell.source for cell in lesson.cells if cell.cell_type == "markdown"]
+    code = [cell.source for cell in lesson.cells if cell.cell_type == "code"]
+    words = len(re.sub(r"```.*?```|<!--.*?-->", "", "\n".join(prose), flags=re.DOTALL).split())
+    exercises = sum("raise NotImplementedError" in source for source in code)
+    minutes = 2 * seconds / 60 + words / 130 + len(code) / 3 + 8 * exercises
+    return {"words": words, "code cells": len(code), "exercises": exercises, "minutes": 5 * math.ceil(minutes / 5)}
+
+
+def table_for_instructors(folder: Path, measured: dict) -> str:
+    """INSTRUCTOR.md's table, one row for each lesson that was measured, and the schedules that follow from it."""
+    rows = [
+        "| Lesson | Run, two cores | Words | Code cells | Exercises | Minutes in class |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for path in sorted(folder.glob("*.ipynb")):
+        if path.name in measured:
+            seconds = measured[path.name]["seconds"]
+            counted = minutes_in_class(read(path), seconds)
+            rows.append(f"| {path.stem} | {seconds} s | " + " | ".join(map(str, counted.values())) + " |")
+    return "\n".join([*rows, "", *(f"**{name}.** {plan}\n" for name, plan in schedules(folder, measured).items())])
+
+
+def schedules(folder: Path, measured: dict) -> dict[str, str]:
+    """Each day of `SCHEDULES` by the clock, from nine: a quarter of an hour after each lesson, an hour for lunch."""
+    minutes = {
+        path.stem[:2]: minutes_in_class(read(path), measured[path.name]["seconds"])["minutes"]
+        for path in folder.glob("*.ipynb")
+        if path.name in measured
+    }
+    days = {}
+    for day, lessons in SCHEDULES.items():
+        now, parts, lunch = 9 * 60, [], False
+        for lesson in (lesson for lesson in lessons if lesson in minutes):
+            if now >= 12 * 60 and not lunch:
+                now, lunch = now + 45, True  # with the quarter of an hour before
+            parts.append(f"{now // 60}:{now % 60:02} lesson {lesson}")
+            now += minutes[lesson] + 15
+        days[day] = ", ".join(parts) + f", end {(now - 15) // 60}:{(now - 15) % 60:02}"
+    return days
+
+
+def write_tables(folder: Path, measured: dict) -> None:
+    """Writes the tables between the markers of README.md and INSTRUCTOR.md in the folder above."""
+    for name, table in (("README.md", table_of_lessons), ("INSTRUCTOR.md", table_for_instructors)):
+        page = folder.parent / name
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        if not MARKED.search(text):
+            print(f"{name} has no <!-- measured --> <!-- /measured -->, so no table was written there")
+            continue
+        rows = table(folder, measured)
+        _replace(page, MARKED.sub(lambda match, rows=rows: f"{match[1]}\n{rows}\n{match[2]}", text, count=1))
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -252,7 +308,7 @@ def run(path: Path, folder: Path) -> bool:
     nbformat.validate(notebook)
     _replace(path, dumps(notebook))
     if profile == "reduced":
-        write_readme(folder, measured)
+        write_tables(folder, measured)
     print(f"{name}: {cost['seconds']} s, {cost['peak_gb']} GB")
     return True
 

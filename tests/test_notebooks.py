@@ -225,6 +225,20 @@ def test_readme_shows_the_measured_table():
     assert execute.table_of_lessons(NOTEBOOKS, measured(NOTEBOOKS)) in readme
 
 
+def test_instructors_see_the_minutes_that_follow_from_it():
+    page = (ROOT / "INSTRUCTOR.md").read_text(encoding="utf-8")
+    assert execute.table_for_instructors(NOTEBOOKS, measured(NOTEBOOKS)) in page
+    assert {lesson for day in execute.SCHEDULES.values() for lesson in day} <= {path.name[:2] for path in COMMITTED}
+
+
+def test_minutes_in_class():
+    lesson = nbformat.v4.new_notebook()
+    exercise = "def f():\n    raise NotImplementedError"
+    lesson.cells = [nbformat.v4.new_markdown_cell("word " * 260), *map(nbformat.v4.new_code_cell, ["1", exercise, "2"])]
+    counted = execute.minutes_in_class(lesson, seconds=60)  # 2 minutes running, 2 reading, 1 looking, 8 solving
+    assert counted == {"words": 260, "code cells": 3, "exercises": 1, "minutes": 15}
+
+
 # ------------------------------------------------------------- the same rules on notebooks made here
 
 CARD = "# 01 Small\n\nTakes <!-- measured --> <!-- /measured -->.\n\n**Afterwards you can** count steps."
