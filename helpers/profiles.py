@@ -326,7 +326,7 @@ def check_hub() -> str:
     if not (reason := answer[-1]):
         return ""
     _set_offline(True)
-    if "huggingface_hub" in sys.modules:
+    if not getattr(sys.modules.get("huggingface_hub.constants"), "HF_HUB_OFFLINE", True):  # imported online
         warnings.warn("the Hub does not answer: restart the kernel, or the libraries wait for it", stacklevel=3)
     return f"the Hub cannot be reached ({endpoint}: {reason})"
 

@@ -31,7 +31,10 @@ FOLDERS = {
     ("datasets", "Skylion007/openwebtext"): "data/openwebtext",
     ("models", "openai-community/gpt2"): "data/models/gpt2",
     ("models", "distilbert/distilgpt2"): "data/models/gpt2",
+    ("datasets", "lhoestq/conll2003"): "data/conll2003",
     ("models", "google-bert/bert-base-uncased"): "data/models/bert",
+    ("models", "google-bert/bert-base-cased"): "data/models/bert",
+    ("models", "distilbert/distilbert-base-cased"): "data/models/distilbert",
     ("models", "distilbert/distilbert-base-uncased"): "data/models/distilbert",
     ("spaces", "evaluate-metric/glue"): "data/metrics/glue",  # where evaluate.load("glue") looks
 }

@@ -3,15 +3,23 @@
 tests/loopback_hub.py stands in for it, with the real ids and revisions and our own data.
 """
 
+import ast
+import dataclasses
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
-from loopback_hub import Fault, Hub
+from loopback_hub import FOLDERS, Fault, Hub, revisions
 
 from helpers import profiles
 from helpers.profiles import ROOT, ProfileError, load_profile
@@ -26,6 +34,7 @@ def clean_environment(monkeypatch):
         monkeypatch.delenv(key)
     monkeypatch.setattr(profiles, "_SET_BY_US", [])
     monkeypatch.delitem(sys.modules, "huggingface_hub", raising=False)
+    monkeypatch.delitem(sys.modules, "huggingface_hub.constants", raising=False)
     return monkeypatch
 
 
@@ -57,8 +66,16 @@ def drip(listener):
 
 
 @pytest.mark.parametrize(
-    "not_there", ["refused", "silent", "dripping", "swallowed", "no such name"], indirect=True
-)  # fmt: skip
+    "not_there",
+    [
+        "refused",
+        "silent",
+        "dripping",
+        "no such name",
+        pytest.param("swallowed", marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux's queue is meant")),
+    ],
+    indirect=True,
+)
 def test_without_the_hub_it_is_known_in_time_what_is_missing(not_there, clean_environment, tmp_path):
     clean_environment.setenv("HF_ENDPOINT", not_there)
     clean_environment.setenv("HF_HOME", str(tmp_path / "cache"))
@@ -143,3 +160,269 @@ def test_first_useful_message_of_every_entry_point(not_there, tmp_path):
         assert (outcome.returncode == 0) == (name == "doctor")
         print(f"{name:26} {wall:5.1f} s, of which {cpu:.1f} s on a core")
         assert cpu + profiles.HUB_SECONDS < 5 and wall < 60, (name, wall, cpu)  # wall: others may use the cores
+
+
+# --- What is asked for ---------------------------------------------------------------------------
+
+# Columns of the originals, and the names of their classes, as their cards on the Hub have them.
+ORIGINALS = {
+    "stanfordnlp/imdb": {"text": None, "label": ["neg", "pos"]},
+    "nyu-mll/glue": {
+        "sentence1": None, "sentence2": None, "label": ["not_equivalent", "equivalent"], "idx": None,
+    },
+    "Skylion007/openwebtext": {"text": None},
+    "lhoestq/conll2003": {
+        "id": None, "tokens": None, "pos_tags": None, "chunk_tags": None,
+        "ner_tags": ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"],
+    },
+}  # fmt: skip
+
+# The calls of the lessons, for every table of a profile.
+LOADS = """
+import json, sys, time
+begin = time.perf_counter()
+from helpers.profiles import Pretraining, load_profile
+profiles = {name: load_profile(name) for name in sys.argv[2:]}
+import datasets, evaluate
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+import transformers
+for library in (datasets, transformers):
+    library.logging.set_verbosity_error()
+for name, profile in profiles.items():
+    for table, settings in profile.tables.items():
+        if sys.argv[1] == "cached" and isinstance(settings, Pretraining):
+            continue  # a stream leaves nothing in the cache
+        settings, columns = getattr(profile, table), {}
+        if not settings.dataset.endswith(".csv"):
+            rows = datasets.load_dataset(
+                settings.dataset, settings.config, revision=settings.revision, split="train",
+                streaming=isinstance(settings, Pretraining),
+            )
+            first = next(iter(rows))
+            for column in first:
+                feature = rows.features[column]
+                feature = getattr(feature, "feature", feature)
+                columns[column] = getattr(feature, "names", None)
+        AutoTokenizer.from_pretrained(settings.checkpoint, revision=settings.checkpoint_revision)
+        if not isinstance(settings, Pretraining):
+            kind = AutoModelForCausalLM if table == "concepts" else AutoModelForSequenceClassification
+            kind.from_pretrained(settings.checkpoint, revision=settings.checkpoint_revision)
+        scores = None
+        if hasattr(settings, "metric"):
+            scores = evaluate.load(settings.metric, "mrpc").compute(predictions=[1, 1], references=[0, 1])
+        row = {"profile": name, "table": table, "dataset": settings.dataset, "columns": columns, "scores": scores}
+        print(json.dumps(row | {"no_hub": profile.no_hub, "seconds": time.perf_counter() - begin}))
+"""
+
+
+def run_loads(which: str, endpoint: str, cache: Path) -> list[dict]:
+    """Runs LOADS in a fresh process against a Hub (`all` tables, or those that can be `cached`)."""
+    env = environment(HF_ENDPOINT=endpoint, HF_HOME=str(cache), TQDM_DISABLE="1")
+    command = [sys.executable, "-c", LOADS, which, "full", "laptop"]
+    outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    return [json.loads(line) for line in outcome.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("hub") / "cache"
+
+
+@pytest.fixture(scope="module")
+def loaded(cache):
+    """What the calls of the lessons returned, and what they asked the Hub for."""
+    with Hub() as hub:
+        return run_loads("all", hub.url, cache), hub.asked
+
+
+def pinned(profile: str):
+    """(kind, id, revision) of everything that a profile names on the Hub."""
+    for table in tomllib.loads((ROOT / "helpers" / "profiles.toml").read_text(encoding="utf-8"))[profile].values():
+        if isinstance(table, dict):
+            yield from (
+                (kind, table[key], table[revision])
+                for kind, key, revision in (
+                    ("datasets", "dataset", "revision"),
+                    ("models", "checkpoint", "checkpoint_revision"),
+                )
+                if revision in table
+            )
+
+
+def test_every_id_and_revision_is_asked_for_as_written(loaded):
+    rows, asked = loaded
+    assert {row["no_hub"] for row in rows} == {""}
+    wanted = {*pinned("full"), *pinned("laptop")}
+    assert len(wanted) > 8
+    files = {(one.kind, one.id, one.revision) for one in asked if one.kind != "spaces" and one.revision}
+    assert files == wanted
+    metric = [(one.revision, one.file) for one in asked if one.kind == "spaces" and one.status == 200]
+    assert metric and set(metric) == {("main", "glue.py")}
+    # Of what is not there, only extras that a repository may lack were asked for.
+    missing = {one.file for one in asked if one.status == 404 and one.kind == "datasets"}
+    assert not [name for name in missing if name.endswith((".parquet", ".md"))]
+
+
+def test_columns_and_class_names_are_those_of_the_originals(loaded):
+    seen = {}
+    for row in loaded[0]:
+        if row["dataset"] in ORIGINALS:
+            original = ORIGINALS[row["dataset"]]
+            assert row["columns"] == {column: original[column] for column in row["columns"]}
+            seen[row["dataset"]] = row["columns"]
+    assert seen.keys() == ORIGINALS.keys()
+    for name, lacks in (("lhoestq/conll2003", {"pos_tags", "chunk_tags"}), ("nyu-mll/glue", set())):
+        assert ORIGINALS[name].keys() - seen[name].keys() == lacks  # as their cards say
+
+
+def test_configs_and_rows_per_class_are_named_in_the_cards():
+    """Our data has the configs that the profiles ask the Hub for."""
+    for kind, name, _ in {*pinned("full"), *pinned("laptop")}:
+        assert (kind, name) in FOLDERS, f"tests/loopback_hub.py: say which folder stands in for {name}"
+    for profile in ("full", "laptop"):
+        for table in load_profile_quietly(profile).tables.values():
+            if ("datasets", table.dataset) in FOLDERS and table.config:
+                card = (ROOT / FOLDERS["datasets", table.dataset] / "README.md").read_text(encoding="utf-8")
+                assert f"config_name: {table.config}\n" in card
+
+
+def load_profile_quietly(name: str):
+    """A Hub profile without the question whether the Hub answers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiles, "check_hub", lambda: "")
+        return load_profile(name)
+
+
+def test_cached_it_is_the_same_without_the_hub(loaded, cache):
+    def shown(rows):
+        return [{key: row[key] for key in ("profile", "table", "columns", "scores")} for row in rows]
+
+    offline = run_loads("cached", "http://127.0.0.1:9", cache)
+    assert all("the Hub cannot be reached" in row["no_hub"] for row in offline)
+    assert shown(offline) == [row for row in shown(loaded[0]) if row["table"] != "openwebtext"]
+
+
+@pytest.mark.slow
+def test_cached_it_starts_as_fast_as_with_the_hub(loaded, cache):
+    seconds = {"online": [], "offline": []}
+    with Hub() as hub:
+        for _ in range(3):
+            for where, endpoint in (("online", hub.url), ("offline", "http://127.0.0.1:9")):
+                seconds[where].append(run_loads("cached", endpoint, cache)[0]["seconds"])
+    print(seconds)
+    assert sorted(seconds["offline"])[1] < 1.1 * sorted(seconds["online"])[1]
+
+
+def test_what_the_hub_does_not_have_gets_its_error_code():
+    def answer(path):
+        try:
+            return urllib.request.urlopen(hub.url + path).status, None
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers["X-Error-Code"]
+
+    revision = revisions()["datasets", "stanfordnlp/imdb"]
+    with Hub() as hub:
+        assert answer(f"/datasets/stanfordnlp/imdb/resolve/{revision}/README.md") == (200, None)
+        assert answer("/datasets/stanfordnlp/imdb/resolve/main/README.md") == (200, None)
+        assert answer(f"/datasets/stanfordnlp/imdb/resolve/{revision}/no.txt") == (404, "EntryNotFound")
+        assert answer(f"/datasets/stanfordnlp/imdb/resolve/{'1' * 40}/README.md") == (404, "RevisionNotFound")
+        assert answer(f"/api/datasets/stanfordnlp/imdb/revision/{'1' * 40}") == (404, "RevisionNotFound")
+        for path in ("/imdb/resolve/main/README.md", "/datasets/standfordnlp/imdb/resolve/main/README.md",
+                     "/api/models/stanfordnlp/imdb"):  # fmt: skip
+            assert answer(path)[1] in ("RepoNotFound", "EntryNotFound")
+
+
+CALLS = {"load_dataset": ("dataset", "revision"), "from_pretrained": ("checkpoint", "checkpoint_revision")}
+
+
+def sources():
+    """(name, code) of every notebook and script."""
+    for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        yield path.name, "\n".join(line for cell in code for line in cell.splitlines() if line[:1] not in "%!")
+    for path in ROOT.glob("scripts/*.py"):
+        yield path.name, path.read_text(encoding="utf-8")
+
+
+def test_every_call_names_the_revision():
+    """`load_dataset(x.dataset)` and `from_pretrained(x.checkpoint)` take the revision from the same table."""
+    seen = 0
+    for name, code in sources():
+        for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+            function = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            place, revision = CALLS.get(function, ("", ""))
+            if place and call.args and getattr(call.args[0], "attr", "") == place:
+                given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+                expected = f"{ast.unparse(call.args[0].value)}.{revision}"
+                written = given.get("revision", "").removesuffix(" or None")
+                elsewhere = None in given and f'"revision": {expected}' in code  # as **something
+                assert written == expected or elsewhere, f"{name}: {ast.unparse(call)}"
+                seen += 1
+    assert seen > 10
+
+
+# --- Every notebook and script, with the real ids ------------------------------------------------
+
+
+def short(shape: str, folder: Path) -> Path:
+    """A profile file: ids and revisions of a Hub profile, every number of the reduced one."""
+    lines = [f'inherits = "{shape}"', "use_cpu = true"]
+    for name, table in load_profile_quietly("reduced").tables.items():
+        lines.append(f"[{name}]")
+        for key, value in dataclasses.asdict(table).items():
+            if value is not None and key not in (*profiles.PLACES, "config", "revision", "checkpoint_revision"):
+                lines.append(f"{key} = {json.dumps(value)}")
+    path = folder / f"{shape}_short.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """The notebooks in a folder of their own, so that what they write is not in the reader's way; and one cache."""
+    folder = tmp_path_factory.mktemp("course")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("outputs", ".*"))
+    for name in ("scripts", "data", "helpers"):
+        (folder / name).symlink_to(ROOT / name)
+    with Hub() as hub:
+        yield folder, environment(HF_ENDPOINT=hub.url, HF_HOME=str(folder / "cache"))
+
+
+NOTEBOOKS = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]
+NOTEBOOKS = sorted(path.relative_to(ROOT / "notebooks").as_posix() for path in NOTEBOOKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["full", "laptop"])
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebooks_with_the_real_ids(name, shape, course):
+    """Each cell runs, and each of the notebook's own assertions holds, with the ids and revisions of the profile."""
+    folder, env = course
+    profile = short(shape, folder)
+    code = (
+        f"import sys; sys.path.insert(0, 'notebooks'); from execute import *; path = HERE / {name!r}; "
+        f"print(execute(read(path), path.parent, {str(profile)!r}))"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    print(name, shape, outcome.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["full", "laptop"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mrpc_accelerate.py", "--max_train_steps", "5", "--output_dir"],
+        ["pretrain_gpt2.py", "--max-steps", "5", "--output-dir"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_scripts_with_the_real_ids(words, shape, course, tmp_path):
+    folder, env = course
+    profile = short(shape, folder)
+    command = [sys.executable, f"scripts/{words[0]}", "--profile", str(profile), *words[1:], str(tmp_path / "out")]
+    outcome = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
