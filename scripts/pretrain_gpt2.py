@@ -5,8 +5,7 @@
     accelerate launch --config_file scripts/launch/fsdp2.yaml scripts/pretrain_gpt2.py --profile full ...
 
 What is not said on the command line comes from the profile (`--profile`, see helpers/profiles.toml). The corpus is
-anything that `load_dataset` streams. Documents are tokenised and joined with end-of-text between them, and the row of
-tokens is cut into blocks: nothing is padded, nothing is thrown away at a document's end.
+anything that `load_dataset` streams; token_stream.py makes blocks of it.
 
 Stopped for whatever reason? Run the same command again: it goes on from the last checkpoint, with the same losses as if
 nothing had happened. In the output directory: `log.jsonl` (a line a step), `checkpoint-N` (whole or absent), and at the
@@ -91,16 +90,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     given, _ = p.parse_known_args(arguments)
     profile = load_profile(given.profile)
     defaults = profile.openwebtext
-    own = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "weight_decay",
-           "warmup_steps", "seed")  # fmt: skip
     p.set_defaults(
+        **{name: value for name, value in vars(defaults).items() if hasattr(given, name)},
         sequence_length=defaults.block_size,
         mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16" if defaults.bf16 else "no"),
         use_cpu=profile.use_cpu,
-        **{name: getattr(defaults, name) for name in own},
     )
     if given.dataset is None:
-        p.set_defaults(dataset=defaults.dataset, dataset_config=defaults.config, dataset_revision=defaults.revision)
+        p.set_defaults(dataset_config=defaults.config, dataset_revision=defaults.revision)
     if given.model is None:
         p.set_defaults(model=defaults.checkpoint, model_revision=defaults.checkpoint_revision)
     return p.parse_args(arguments)
@@ -151,7 +148,7 @@ def build_model(config):
             hidden = self.transformer(input_ids[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
             labels = input_ids[:, 1:].flatten()
             # The logits are the largest tensor of the step: in parts, they stay in a CPU's cache.
-            size = len(labels) if hidden.is_cuda else 512 if self.config.vocab_size < 10_000 else 1024
+            size = len(labels) if hidden.is_cuda else 1024
             parts = zip(hidden.split(size), labels.split(size), strict=True)
             losses = [F.cross_entropy(self.lm_head(h), label, reduction="sum") for h, label in parts]
             return torch.stack(losses).sum() / len(labels)
@@ -251,13 +248,10 @@ def load_checkpoint(accelerator, folder: Path, configuration: dict) -> tuple[int
     """Puts model, optimizers and random numbers back; returns the step and the position to go on from."""
     state = json.loads((folder / "trainer_state.json").read_text())
     saved = state["configuration"]
-    differ = [
-        f"{key} was {saved.get(key)}, is {value}" for key, value in configuration.items() if saved.get(key) != value
-    ]
+    differ = [f"{key} was {saved.get(key)}, is {now}" for key, now in configuration.items() if saved.get(key) != now]
     if differ:
-        raise InputError(
-            f"{folder} belongs to another configuration ({'; '.join(differ)}): take its own, or another --output-dir"
-        )
+        told = "; ".join(differ)
+        raise InputError(f"{folder} belongs to another configuration ({told}): take its own, or another --output-dir")
     accelerator.load_state(folder)
     return state["step"], Position(**state["position"])
 
@@ -304,27 +298,21 @@ class Log:
 
 def make_accelerator(args: argparse.Namespace):
     """Accelerate as its launcher asks for; alone or under torchrun, one process or DDP."""
-    from accelerate import Accelerator, DistributedType, PartialState
-    from accelerate.utils import (
-        FullyShardedDataParallelPlugin,
-        GradientAccumulationPlugin,
-        InitProcessGroupKwargs,
-        ProjectConfiguration,
-    )
+    from accelerate import Accelerator, DistributedType, PartialState, utils
 
     cpu = args.use_cpu or not torch.cuda.is_available()
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     accelerator = Accelerator(
         cpu=cpu and not deepspeed,
         # Without it, Accelerate 1.15 lets DeepSpeed's processes on a CPU think that each is alone.
-        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if cpu and deepspeed else None,
+        kwargs_handlers=[utils.InitProcessGroupKwargs(backend="gloo")] if cpu and deepspeed else None,
         mixed_precision=args.mixed_precision,
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
+        gradient_accumulation_plugin=utils.GradientAccumulationPlugin(num_steps=args.gradient_accumulation_steps),
         log_with=None if args.report_to == "none" else args.report_to,
-        project_config=ProjectConfiguration(str(args.output_dir), logging_dir=str(args.output_dir / "tracking")),
+        project_config=utils.ProjectConfiguration(str(args.output_dir), logging_dir=str(args.output_dir / "tracking")),
     )
     if cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":  # Accelerate 1.15 would run DDP without a word
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.fsdp_plugin = utils.FullyShardedDataParallelPlugin()
         for state in (PartialState(), accelerator.state):
             state.distributed_type = DistributedType.FSDP
     kind = accelerator.distributed_type.value
@@ -416,7 +404,6 @@ def train(args: argparse.Namespace) -> None:
     accelerator = make_accelerator(args)
     main, world, accumulation = accelerator.is_main_process, accelerator.num_processes, args.gradient_accumulation_steps
     rows, length = args.per_device_train_batch_size, args.sequence_length
-
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model, revision=args.model_revision)
         config = build_config(args, tokenizer)
@@ -440,8 +427,8 @@ def train(args: argparse.Namespace) -> None:
     configuration = {key: value for key, value in vars(args).items() if key not in MAY_CHANGE}
     configuration |= {"num_processes": world, "distributed_type": accelerator.distributed_type.value}
     configuration |= {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
-    configuration |= {"num_shards": stream.num_shards}
-    configuration["tokenizer"] = zlib.crc32(tokenizer.backend_tokenizer.to_str().encode())
+    checksum = zlib.crc32(tokenizer.backend_tokenizer.to_str().encode())
+    configuration |= {"num_shards": stream.num_shards, "tokenizer": checksum}
     args.output_dir.mkdir(parents=True, exist_ok=True)
     if main:
         for unfinished in [*args.output_dir.glob("*.tmp"), *args.output_dir.glob("*.old")]:  # left by a kill
@@ -449,18 +436,13 @@ def train(args: argparse.Namespace) -> None:
     step, position = 0, Position()
     if found := checkpoints(args.output_dir):
         step, position = load_checkpoint(accelerator, found[-1], configuration)
-        if main:
-            print(f"resuming    {found[-1]} after step {step}, at {position}", flush=True)
-    if args.report_to != "none":
-        going_on = {
-            "tensorboard": {"purge_step": step + 1},
-            "trackio": {"name": args.output_dir.name, "resume": "allow"},
-        }
-        accelerator.init_trackers("pretrain_gpt2", config=configuration, init_kwargs=going_on)
+        accelerator.print(f"resuming    {found[-1]} after step {step}, at {position}", flush=True)
+    continued = {"tensorboard": {"purge_step": step + 1}, "trackio": {"name": args.output_dir.name, "resume": "allow"}}
+    accelerator.init_trackers("pretrain_gpt2", config=configuration, init_kwargs=continued)
     log = Log(accelerator, args.output_dir / "log.jsonl", step)
 
     batches = stream.read_ahead(rows * world * accumulation, length, position) if main else None
-    waiting = []  # loss, rate and position of the steps that are not in the log yet
+    waiting = []  # the steps that are not in the log yet
     model.train()
     begin = time.perf_counter()
     with tqdm(total=args.max_steps, initial=step, unit="step", disable=not main, dynamic_ncols=True) as bar:
@@ -479,24 +461,20 @@ def train(args: argparse.Namespace) -> None:
             mine = batch.view(accumulation, world, rows, length + 1)[:, accelerator.process_index]
             loss = training_step(accelerator, model, optimizers, mine, args.max_grad_norm)
             step += 1
-            waiting.append((loss, args.learning_rate * share, asdict(position)))
+            waiting.append((step, loss, args.learning_rate * share, asdict(position)))
             bar.update()
 
             every = (args.logging_steps, args.eval_steps, args.save_steps)
             to_log, to_evaluate, to_save = (step % steps == 0 or step == args.max_steps for steps in every)
             if to_log or to_evaluate or to_save:  # only now wait for the device, whose losses are read back
-                losses = accelerator.reduce(torch.stack([loss for loss, _, _ in waiting]), "mean").tolist()
+                losses = accelerator.reduce(torch.stack([loss for _, loss, _, _ in waiting]), "mean").tolist()
                 speed = len(losses) * batch[:, 1:].numel() / (time.perf_counter() - begin)
-                for number, (loss, (_, rate, where)) in enumerate(
-                    zip(losses, waiting, strict=True), step - len(losses) + 1
-                ):
+                for (number, _, rate, where), loss in zip(waiting, losses, strict=True):
                     log.write(number, loss=loss, learning_rate=rate, tokens_per_second=round(speed), position=where)
                 bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s")
                 waiting.clear()
                 if not math.isfinite(loss):
-                    raise InputError(
-                        f"the loss of step {step} is {loss}: lower --learning-rate, or lengthen the warm-up"
-                    )
+                    raise InputError(f"loss {loss} at step {step}: lower --learning-rate, or lengthen the warm-up")
             if to_evaluate:
                 loss = evaluate(accelerator, model, validation, rows)
                 log.write(step, eval_loss=loss, perplexity=math.exp(loss))
@@ -508,8 +486,7 @@ def train(args: argparse.Namespace) -> None:
                 begin = time.perf_counter()
     save_model(accelerator, model, config, tokenizer, args.output_dir / "model")
     accelerator.end_training()
-    if main:
-        print(f"done        {args.output_dir / 'model'}", flush=True)
+    accelerator.print(f"done        {args.output_dir / 'model'}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
