@@ -35,6 +35,7 @@ from evaluate_model import draw_confusion_matrix, measure
 from labelled_texts import InputError, bad_checkpoint, column, describe, load_tokenizer, one_line, prepare
 
 from helpers.cards import model_card
+from helpers.profiles import check_hub
 from helpers.tables import TableError
 
 NAME = "fine_tune.py"
@@ -80,9 +81,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--max-train-samples", type=count, help="train on so many rows only, drawn at random")
     p.add_argument("--output", type=Path, required=True, help="directory that the finished model appears in")
     p.add_argument("--resume", action="store_true", help="insist on going on, which happens anyway if there is a start")
-    p.add_argument(
-        "--overwrite", action="store_true", help="replace a finished model, or an unfinished one that differs"
-    )
+    p.add_argument("--overwrite", action="store_true", help="replace a finished model, or another run")
     model = p.add_argument_group("model")
     model.add_argument("--checkpoint", help=f"Hub id or directory; by default {CHECKPOINT}")
     model.add_argument("--checkpoint-revision")
@@ -360,7 +359,7 @@ def make_trainer(args, work: Path, model, tokenizer, splits: dict, weights, sett
         callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
     try:
         arguments = TrainingArguments(
-            output_dir=str(work), seed=args.seed, use_cpu=settings["use_cpu"], bf16=settings["bf16"],
+            output_dir=str(work), seed=args.seed, use_cpu=settings["device"] == "cpu", bf16=settings["bf16"],
             learning_rate=settings["learning_rate"], warmup_steps=args.warmup_steps, weight_decay=args.weight_decay,
             num_train_epochs=settings["num_train_epochs"], max_steps=args.max_steps or -1,
             per_device_train_batch_size=rows, per_device_eval_batch_size=2 * rows,
@@ -421,10 +420,103 @@ def write_output(args, work: Path, model, tokenizer, results: dict) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
+# --- The run -------------------------------------------------------------------------------------
+
+
+def decide(args, facts: dict, device: str) -> dict:
+    """Everything that the result depends on: what was told, and the defaults that depend on data, model and device."""
+    import torch
+
+    rows = facts["rows"]["train"]
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD
+    epochs, steps_per_epoch = choose_epochs(args, rows, len(facts["labels"])), math.ceil(rows / batch)
+    steps = args.max_steps or math.ceil(steps_per_epoch * epochs)
+    bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    rates = next(rates for most, *rates in LEARNING_RATES if facts["width"] <= most)
+    return {name: value for name, value in vars(args).items() if name not in MAY_CHANGE} | {
+        "learning_rate": args.learning_rate or rates[args.lora],
+        "num_train_epochs": epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "steps": steps,
+        "eval_steps": min(steps, args.eval_steps or math.ceil(steps_per_epoch / math.ceil(steps_per_epoch / 500))),
+        "batch_size": batch,
+        "bf16": bool(bf16 if args.bf16 is None else args.bf16),
+        "device": device,
+        "max_length": facts["max_length"],
+        "processes": WORLD,
+        "rows_digest": facts["digest"],
+    }
+
+
+def find_start(args, work: Path, settings: dict) -> Path | None:
+    """The checkpoint to go on from, if there is one and it belongs to this run."""
+    checkpoint = find_checkpoint(work)
+    saved = json.loads((work / "run.json").read_text()) if checkpoint else settings
+    differ = [f"{key} was {saved.get(key)}, is {value}" for key, value in settings.items() if saved.get(key) != value]
+    if differ and not args.overwrite:
+        raise InputError(f"{work} is another run ({'; '.join(differ)}): run its own command, name another --output, or "
+                         "add --overwrite")  # fmt: skip
+    return None if differ else checkpoint
+
+
+def announce(args, facts: dict, settings: dict, trainer, why: str, resident: int) -> dict:
+    """Says what the run will take; returns it: steps, seconds, bytes of a step."""
+    model, train, device = trainer.model, trainer.train_dataset, settings["device"]
+    order, size = np.argsort(column(train, "length")), args.per_device_train_batch_size
+    starts = [int(share * max(0, len(train) - size)) for share in (1 / 6, 1 / 2, 5 / 6)]  # short, middling, long
+    inputs = train.remove_columns("length")
+    batches = [trainer.data_collator([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
+    seconds = time_step(model, batches, settings["bf16"]) * (4 / 3 if args.activation_checkpointing else 1)
+    steps, evaluations = settings["steps"], math.ceil(settings["steps"] / settings["eval_steps"])
+    evaluated = evaluations * facts["rows"]["validation"] + facts["rows"]["test"]  # forward only: a third of a step
+    seconds *= steps * args.gradient_accumulation_steps + evaluated / WORLD / size / 3
+    memory = predict_memory(model, args, facts["max_length"], settings["bf16"], "cuda" if device == "cuda" else "cpu")
+
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    epochs, width = steps / settings["steps_per_epoch"], facts["width"]
+    rate = "as told" if args.learning_rate else f"the default for a width of {width}" + " with LoRA" * args.lora
+    beside = "" if device == "cuda" else f", beside {resident / 1e9:.2f} GB for Python and the libraries"
+    say("model", f"{args.checkpoint}: {total:,} parameters, {trained:,} trained, {'bf16' * settings['bf16'] or 'fp32'}")
+    say("rate", f"learning rate {settings['learning_rate']:g}, {rate}")
+    say("weights", f"class weights {why}")
+    say(
+        "training",
+        f"{steps:,} steps of {settings['batch_size']} rows, {epochs:.3g} epoch{'s' * (epochs != 1)}"
+        f"{f', {WORLD} processes' * (WORLD > 1)}; validation every {settings['eval_steps']:,} steps",
+    )
+    say("memory", f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted")
+    say("time", f"about {duration(seconds)}, from {len(batches)} timed steps")
+    return {"steps": steps, "seconds": seconds, "step_memory_bytes": memory}  # fmt: skip
+
+
+def summarise(facts: dict, settings: dict, trainer, guesses) -> dict:
+    """What was measured, for metrics.json."""
+    import torch
+
+    history = [entry for entry in trainer.state.log_history if not any(key.startswith("test_") for key in entry)]
+    best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"])
+    probabilities = torch.tensor(guesses.predictions).float().softmax(-1).numpy()
+    test = measure(guesses.label_ids, probabilities.argmax(-1), probabilities.max(-1), facts["labels"])
+    common = int(np.argmax(facts["counts"]["train"]))
+    share, present = facts["counts"]["test"][common] / test["n"], np.count_nonzero(facts["counts"]["test"])
+    return {
+        "settings": settings,
+        "test": test,
+        "majority_class": {"label": facts["labels"][common], "accuracy": share,
+                           "macro_f1": float(2 * share / (1 + share) / present)},
+        "validation": {"step": best["step"]} | {key: best[f"eval_{key}"] for key in ("loss", "accuracy", "macro_f1")},
+        "data": facts,
+        "log_history": history,
+    }  # fmt: skip
+
+
 def train(args: argparse.Namespace) -> None:
     for kind in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{kind}") == "true":
             raise InputError(f"{kind} is not for this program: launch it with plain data parallelism (DDP)")
+    if not Path(args.checkpoint).exists():
+        check_hub()  # before the libraries are imported: they would wait long for a Hub that is not there
     work = unfinished(args.output)
     if MAIN:
         check_output(args)
@@ -438,44 +530,20 @@ def train(args: argparse.Namespace) -> None:
     from datasets import Dataset
 
     transformers.logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would tell of kernels that are not needed here
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would tell of kernels that are not needed here
     use_cpu = args.use_cpu or not torch.accelerator.is_available()
     processes = PartialState(cpu=use_cpu, timeout=timedelta(hours=6))  # where the others wait for the data
     facts = json.loads((work / "facts.json").read_text())
-    cuda = processes.device.type == "cuda"
-
-    # What was not told is decided here, and said
-    rows, width = facts["rows"]["train"], facts["width"]
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD
-    epochs, steps_per_epoch = choose_epochs(args, rows, len(facts["labels"])), math.ceil(rows / batch)
-    steps = args.max_steps or math.ceil(steps_per_epoch * epochs)
-    bf16 = args.bf16 if args.bf16 is not None else cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-    rates = next(rates for most, *rates in LEARNING_RATES if width <= most)
-    settings = {name: value for name, value in vars(args).items() if name not in MAY_CHANGE} | {
-        "learning_rate": args.learning_rate or rates[args.lora], "num_train_epochs": epochs, "steps": steps,
-        "batch_size": batch,
-        "eval_steps": min(steps, args.eval_steps or math.ceil(steps_per_epoch / math.ceil(steps_per_epoch / 500))),
-        "bf16": bool(bf16), "use_cpu": use_cpu, "max_length": facts["max_length"], "processes": WORLD,
-        "rows_digest": facts["digest"],
-    }  # fmt: skip
-    checkpoint = find_checkpoint(work)
-    if checkpoint:
-        saved = json.loads((work / "run.json").read_text())
-        differ = [f"{key} was {saved.get(key)}, is {value}" for key, value in settings.items()
-                  if saved.get(key) != value]  # fmt: skip
-        if differ and args.overwrite:
-            checkpoint = None
-        elif differ:
-            raise InputError(f"{work} is another run ({'; '.join(differ)}): run its own command, name another "
-                             "--output, or add --overwrite")  # fmt: skip
+    settings = decide(args, facts, processes.device.type)
+    checkpoint = find_start(args, work, settings)
     processes.wait_for_everyone()
     if MAIN:
         (work / "run.json").write_text(json.dumps(settings))
         for path in work.glob("checkpoint-*") if checkpoint is None else []:
             shutil.rmtree(path)
 
-    before = psutil.Process().memory_info().rss
+    resident = psutil.Process().memory_info().rss
     tokenizer, _, _ = load_tokenizer(args)
     tokenizer.model_max_length = facts["max_length"]  # so that whoever loads it reads as much as training did
     transformers.set_seed(args.seed)  # the new head is drawn here
@@ -485,30 +553,7 @@ def train(args: argparse.Namespace) -> None:
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
     weights, why = class_weights(args, facts["counts"]["train"])
     trainer, progress = make_trainer(args, work, model, tokenizer, splits, weights, settings)
-
-    trainable, total = (sum(p.numel() for p in model.parameters() if p.requires_grad or not only)
-                        for only in (True, False))  # fmt: skip
-    order = np.argsort(column(splits["train"], "length"))
-    size = args.per_device_train_batch_size
-    starts = [int(share * max(0, rows - size)) for share in (1 / 6, 1 / 2, 5 / 6)]
-    inputs = splits["train"].remove_columns("length")
-    batches = [trainer.data_collator([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
-    seconds = time_step(trainer.model, batches, bool(bf16)) * (4 / 3 if args.activation_checkpointing else 1)
-    evaluated = math.ceil(steps / settings["eval_steps"]) * facts["rows"]["validation"] + facts["rows"]["test"]
-    seconds = seconds * (steps * args.gradient_accumulation_steps + evaluated / WORLD / size / 3)
-    memory = predict_memory(model, args, facts["max_length"], bool(bf16), "cuda" if cuda else "cpu")
-    predicted = {"steps": steps, "seconds": seconds, "step_memory_bytes": memory}
-
-    said = "as told" if args.learning_rate else f"the default for a width of {width}" + " with LoRA" * args.lora
-    say("model", f"{args.checkpoint}: {total:,} parameters, {trainable:,} trained, {'bf16' if bf16 else 'fp32'}")
-    say("rate", f"learning rate {settings['learning_rate']:g}, {said}")
-    say("weights", f"class weights {why}")
-    epochs, many = steps / steps_per_epoch, f", {WORLD} processes" * (WORLD > 1)
-    say("training", f"{steps:,} steps of {batch} rows, {epochs:.3g} epoch{'s' * (epochs != 1)}{many}; validation every "
-                    f"{settings['eval_steps']:,} steps")  # fmt: skip
-    beside = "" if cuda else f", beside {before / 1e9:.2f} GB for Python and the libraries"
-    say("memory", f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted")
-    say("time", f"about {duration(seconds)}, from {len(batches)} timed steps")
+    predicted = announce(args, facts, settings, trainer, why, resident)
     if checkpoint:
         say("resuming", f"{checkpoint}")
 
@@ -518,35 +563,21 @@ def train(args: argparse.Namespace) -> None:
     finally:
         progress.close()
     guesses = trainer.predict(splits["test"])
-    seconds = time.perf_counter() - start
-    if not MAIN:
-        processes.wait_for_everyone()
-        return
-    history = [entry for entry in trainer.state.log_history if not any(key.startswith("test_") for key in entry)]
-    best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"])
-    probabilities = torch.tensor(guesses.predictions).float().softmax(-1).numpy()
-    test = measure(guesses.label_ids, probabilities.argmax(-1), probabilities.max(-1), facts["labels"])
-    common = int(np.argmax(facts["counts"]["train"]))
-    share, present = facts["counts"]["test"][common] / test["n"], np.count_nonzero(facts["counts"]["test"])
-    lazy = {"label": facts["labels"][common], "accuracy": share, "macro_f1": 2 * share / (1 + share) / present}
-    results = {
-        "checkpoint": args.checkpoint, "settings": settings, "class_weights": why, "test": test, "majority_class": lazy,
-        "validation": {"step": best["step"], "macro_f1": best["eval_macro_f1"], "accuracy": best["eval_accuracy"],
-                       "loss": best["eval_loss"]},
-        "predicted": predicted,
-        "measured": {"steps": result.global_step, "epochs": result.global_step / steps_per_epoch, "seconds": seconds,
-                     "resumed": bool(checkpoint), "peak_memory_bytes": peak_memory(cuda)},
-        "data": facts, "log_history": history,
-    }  # fmt: skip
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    write_output(args, work, model.merge_and_unload() if args.lora else model, tokenizer, results)
-    peak = results["measured"]["peak_memory_bytes"]
-    say("took", duration(seconds) + (f", peak memory {peak / 1e9:.2f} GB" if peak else ""))
-    say("test", f"accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} on {test['n']:,} rows; always "
-                f"{lazy['label']!r}: {lazy['accuracy']:.4f}, {lazy['macro_f1']:.4f}")  # fmt: skip
-    if test["macro_f1"] <= lazy["macro_f1"] + 0.01:
-        say("", "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data.")
-    say("done", f"{args.output}: model, tokenizer, metrics.json, curves.png, confusion_matrix.png, README.md")
+    if MAIN:
+        seconds, peak = time.perf_counter() - start, peak_memory(settings["device"] == "cuda")
+        measured = {"steps": result.global_step, "epochs": result.global_step / settings["steps_per_epoch"],
+                    "seconds": seconds, "resumed": bool(checkpoint), "peak_memory_bytes": peak}  # fmt: skip
+        results = {"class_weights": why, "predicted": predicted, "measured": measured}
+        results |= summarise(facts, settings, trainer, guesses)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        write_output(args, work, model.merge_and_unload() if args.lora else model, tokenizer, results)
+        test, lazy = results["test"], results["majority_class"]
+        say("took", duration(seconds) + (f", peak memory {peak / 1e9:.2f} GB" if peak else ""))
+        say("test", f"accuracy {test['accuracy']:.4f}, macro-F1 {test['macro_f1']:.4f} on {test['n']:,} rows; always "
+                    f"{lazy['label']!r}: {lazy['accuracy']:.4f}, {lazy['macro_f1']:.4f}")  # fmt: skip
+        if test["macro_f1"] <= lazy["macro_f1"] + 0.01:
+            say("", "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data.")
+        say("done", f"{args.output}: model, tokenizer, metrics.json, curves.png, confusion_matrix.png, README.md")
     processes.wait_for_everyone()
 
 

@@ -124,15 +124,16 @@ def prepare(args, work: Path) -> dict:
         args.data, args.text_column, args.label_column,
         config=args.dataset_config, revision=args.dataset_revision, cache_dir=work / "data",
     )  # fmt: skip
-    sources = {"train": table.dataset, **table.splits}
+    splits = {name: source for name, source in table.splits.items() if len(source)}  # some have no labels that count
+    sources = {"train": table.dataset, **splits}
     labels = {name: column(source, "label") for name, source in sources.items()}
     groups = {name: hash_texts(source) for name, source in sources.items()}
-    given = [groups[name] for name in table.splits]
+    given = [groups[name] for name in splits]
     own = np.flatnonzero(~np.isin(groups["train"], np.concatenate(given))) if given else np.arange(len(table.dataset))
-    missing = [name for name in ("validation", "test") if name not in table.splits]
+    missing = [name for name in ("validation", "test") if name not in splits]
     rows = split_rows(labels["train"][own], groups["train"][own], args.seed, missing)
     rows = {name: (sources["train"], own[part]) for name, part in rows.items()}
-    for name, source in table.splits.items():
+    for name, source in splits.items():
         rows[name] = source, np.arange(len(source))
     if len(rows["validation"][1]) > 5000:
         rows["validation"] = sources["validation"], draw(rows["validation"][1], labels["validation"], 5000, args.seed)
@@ -144,7 +145,7 @@ def prepare(args, work: Path) -> dict:
         )
 
     def encode(texts: list[str], length: int) -> list[list[int]]:
-        # No tokenizer makes fewer than a token of twenty characters: what is behind them need not be read.
+        # A token has four or five characters: what is behind twenty for each need not be read.
         return tokenizer([text[: 20 * length] for text in texts], truncation=True, max_length=length)["input_ids"]
 
     source, part = rows["train"]
@@ -161,7 +162,7 @@ def prepare(args, work: Path) -> dict:
             tokenise, batched=True, remove_columns=source.column_names, new_fingerprint=name,
             cache_file_name=str(work / "data" / f"{name}.arrow"), load_from_cache_file=False,
         )  # fmt: skip
-    counts = {name: np.bincount(labels[name if name in table.splits else "train"][part], minlength=len(table.labels))
+    counts = {name: np.bincount(labels[name if name in splits else "train"][part], minlength=len(table.labels))
               for name, (_, part) in rows.items()}  # fmt: skip
     digest = hashlib.sha256(b"".join(array.tobytes() for name in groups for array in (groups[name], labels[name])))
     facts = {

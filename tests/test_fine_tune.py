@@ -211,6 +211,20 @@ def test_class_weights_when_the_imbalance_asks_for_it():
     assert max(weights([100_000, 3])) == 10
 
 
+def test_splits_that_the_data_has_are_kept_and_do_not_leak(rows, tmp_path):
+    folder, work = tmp_path / "data", tmp_path / "work"
+    folder.mkdir()
+    write_csv(folder / "test.csv", rows[:40])
+    shouted = [[text.upper().replace(",", " ,"), label] for text, label in rows[:10]]
+    write_csv(folder / "train.csv", [*rows[40:240], *shouted])
+    args = fine_tune.parse_arguments([f"--data={folder}", "--output=y", f"--checkpoint={MODEL}"])
+    facts = labelled_texts.prepare(args, work)
+    assert facts["rows"] == {"train": 180, "validation": 20, "test": 40}
+    assert sum(map(sum, facts["counts"].values())) == 240  # the ten that stand in test, too, are gone
+    assert facts["max_length"] % 8 == 0
+    assert facts["cut_share"] <= 0.05
+
+
 def test_few_rows_are_looked_at_more_often():
     def epochs(rows, classes, *arguments):
         args = fine_tune.parse_arguments(["--data=x", "--output=y", *arguments])
