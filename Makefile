@@ -17,7 +17,7 @@ OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
 # Tests that run at the same time share the cores: with more threads than cores they mostly wait for each other.
 SHARE = OMP_NUM_THREADS=$$(( (`getconf _NPROCESSORS_ONLN` + $(WORKERS) - 1) / $(WORKERS) ))
 
-.PHONY: help install-full-finetuning lab test notebooks doctor data memory-tables check-exercises lint clean
+.PHONY: help install-full-finetuning lab test notebooks doctor data memory-tables check-exercises classroom-bundle install-from-bundle lint clean
 
 help:
 	@echo "make lab                      install where needed, then open lesson 01 in JupyterLab"
@@ -28,6 +28,8 @@ help:
 	@echo "make data                     rebuild everything under data/"
 	@echo "make memory-tables            predicted against measured memory, in tables"
 	@echo "make check-exercises          a table of a room's notebooks: NOTEBOOK=notebooks/02_....ipynb SUBMITTED=folder"
+	@echo "make classroom-bundle         gather all that a room without a network needs: PROFILE=laptop BUNDLE=folder"
+	@echo "make install-from-bundle      set this folder up from such a BUNDLE=folder, without a network"
 	@echo "make lint                     check style and format, notebooks too"
 	@echo "make clean                    remove .venv and caches"
 	@echo ""
@@ -82,6 +84,17 @@ memory-tables: $(STAMP)
 
 check-exercises: $(STAMP)
 	@$(OFFLINE) "$(BIN)/python" scripts/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)"
+
+# One folder for a USB stick; WHEELS=none leaves the packages out.
+PROFILE = laptop
+BUNDLE = classroom-bundle
+WHEELS = here
+
+classroom-bundle: $(STAMP)
+	"$(BIN)/python" scripts/classroom_bundle.py make "$(BUNDLE)" --profile "$(PROFILE)" --wheels $(WHEELS)
+
+install-from-bundle:
+	"$(PYTHON)" scripts/classroom_bundle.py install "$(BUNDLE)"
 
 lint: $(STAMP)
 	"$(BIN)/python" -m ruff check .
