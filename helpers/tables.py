@@ -35,12 +35,13 @@ SPLITS |= {"dev": "validation", "eval": "validation", "test": "test", "testing":
 # Names that columns of texts and of labels usually have; a later line counts only if no name of the first is there.
 TEXT_NAMES = """\
 text sentence review content body message comment tweet post description document narrative utterance question query \
-abstract article sms email mail passage transcript complaint statement
+abstract article sms email mail passage transcript transcription complaint statement
 title headline subject summary name"""
 LABEL_NAMES = """\
 label class category target sentiment intent polarity emotion topic y gold annotation
 type tag kind genre rating star score overall priority department product subject group code"""
-TEXT_NAMES, LABEL_NAMES = ([set(line.split()) for line in names.splitlines()] for names in (TEXT_NAMES, LABEL_NAMES))
+TEXT_NAMES = [set(line.split()) for line in TEXT_NAMES.splitlines()]
+LABEL_NAMES = [set(line.split()) for line in LABEL_NAMES.splitlines()]
 MISSING = {"", "nan", "null", "n/a", "na", "#n/a", "<na>", "-nan", "nat", "#value!", "#ref!"}
 NUMBER = re.compile(r"[-+]?(\d[\d ,_']*)?[.,]?\d+([eE][-+]?\d+)?\s?%?")
 INTEGER = re.compile(r"[-+]?\d+(\.0+)?")
@@ -988,7 +989,7 @@ def _refuse_unknown(path, split: _Split, known: dict[str, int], names: list[str]
             there = sorted({_key(other): other for other in split.spellings}.values(), key=_order)
             raise TableError(
                 f"{path}, row {row}: label {spelling!r} of column {label!r} is unknown to the model; "
-                f"the file has {_list(there)}, the model {_list(names)}"
+                f"the file has {_list(there)}, the model {_list(names)}; write them as the model does"
             )
 
 

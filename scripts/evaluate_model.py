@@ -48,6 +48,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="file, directory, or Hub data set")
     parser.add_argument("--text-column", help="found when obvious")
     parser.add_argument("--label-column", help="found when obvious; without labels the texts are labelled")
+    parser.add_argument("--no-labels", action="store_true", help="label the texts, whatever columns there are")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluate_model"), help="directory to write to")
     parser.add_argument("--per-device-eval-batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, help="tokens of a text that are read; default: as in training")
@@ -278,14 +279,14 @@ def evaluate(options: argparse.Namespace, output: Path) -> None:
         options.data,
         options.text_column,
         options.label_column,
-        labelled=True if options.label_column else None,
+        labelled=False if options.no_labels else True if options.label_column else None,
         labels=names,
         training=False,
     )
     split = next((split for split in ("test", "validation") if split in table.splits), None)
     dataset = table.splits[split] if split else table.dataset
     labelled = table.label_column is not None
-    what = f"labels from {table.label_column!r}" if labelled else "no column holds the model's labels: predictions only"
+    what = f"labels from {table.label_column!r}" if labelled else "no labels: predictions only"
     print(f"{options.data}{f' ({split})' if split else ''}: {len(dataset):,} texts from {table.text_column!r}, {what}")
     for remark in table.remarks:
         print(f"  {remark}")

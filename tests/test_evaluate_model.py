@@ -169,6 +169,9 @@ def test_a_file_without_labels_gets_predictions(model, tmp_path, capsys):
     assert [row["text"] for row in predictions] == [text for text, _ in rows]
     assert {row["predicted"] for row in predictions} <= set(CLASSES)
     assert "1 row without a text left out (row 22)" in capsys.readouterr().out
+    other = write_csv(tmp_path / "other.csv", [(text, "inbox") for text, _ in rows], ("text", "category"))
+    assert run(model, other, tmp_path / "more") == 2 and run(model, other, tmp_path / "more", "--no-labels") == 0
+    assert read_csv(tmp_path / "more" / "predictions.csv") == predictions
 
 
 def test_formulas_are_written_as_texts(model, tmp_path):
