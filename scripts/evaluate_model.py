@@ -101,11 +101,16 @@ def load_classifier(place: str, max_length: int | None):
     longest = min(longest, tokenizer.model_max_length)
     if max_length is not None and max_length > longest:
         raise Refusal(f"--max-length {max_length}: this model takes {longest} tokens at most")
-    trained = (
-        getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {}
-    )  # kept with the tokenizer
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.eval().to(device), tokenizer, max_length or min(longest, trained.get("max_length", 512))
+    return model.eval().to(device), tokenizer, max_length or min(longest, trained_length(path, tokenizer))
+
+
+def trained_length(path: Path, tokenizer) -> int:
+    """Tokens of a text that were read in training: what fine_tune.py noted, or the tokenizer kept, or 512."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads((path / "metrics.json").read_text("utf-8"))["settings"]["max_length"])
+    kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {}
+    return kept.get("max_length", 512)
 
 
 def class_names(model) -> list[str]:
@@ -251,6 +256,8 @@ def output_directory(path: Path) -> Iterator[Path]:
     Raises:
         Refusal: `path` is a file, or cannot be written.
     """
+    if (path / "config.json").exists():
+        raise Refusal(f"--output {path}: holds a model, whose metrics.json would be lost; give another directory")
     new = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -310,9 +317,8 @@ def evaluate(options: argparse.Namespace, output: Path) -> None:
             yield from zip(*columns, strict=True)
 
     if not labelled:
-        write_rows(
-            output / "predictions.csv", ["row", "text", "predicted", "confidence"], rows(np.arange(len(dataset)))
-        )
+        everything = rows(np.arange(len(dataset)))
+        write_rows(output / "predictions.csv", ["row", "text", "predicted", "confidence"], everything)
         for name, count in zip(names, np.bincount(predicted, minlength=len(names)).tolist(), strict=True):
             print(f"{name[:32]:<32} {count:>9,}")
     else:
@@ -338,9 +344,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(
-            f"{NAME}: {options.output}: {error.strerror or error}; free some space, or change --output", file=sys.stderr
-        )
+        said = f"{error.strerror or error}; free some space, or change --output"
+        print(f"{NAME}: {options.output}: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{NAME}: stopped; nothing was written", file=sys.stderr)

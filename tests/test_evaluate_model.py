@@ -201,6 +201,17 @@ def test_labels_are_matched_by_name_and_not_by_number(model, tmp_path):
     assert one["accuracy"] == two["accuracy"] and one["per_class"]["financial"]["n"] == 0
 
 
+def test_texts_are_read_as_far_as_in_training(model, tmp_path):
+    data = write_csv(tmp_path / "a.csv", documents()[:20])
+    trained = shutil.copytree(model, tmp_path / "trained")
+    (trained / "metrics.json").write_text('{"settings": {"max_length": 24}}')
+    lengths = []
+    for name, place, more in (("one", trained, ()), ("two", model, ()), ("three", trained, ("--max-length", 40))):
+        assert run(place, data, tmp_path / name, *more) == 0
+        lengths.append(json.loads((tmp_path / name / "metrics.json").read_text())["max_length"])
+    assert lengths == [24, 256, 40]
+
+
 def test_of_a_directory_the_test_split_is_taken(model, tmp_path, capsys):
     write_csv(tmp_path / "train.csv", documents()[:50])
     write_csv(tmp_path / "test.csv", documents()[50:80])
@@ -271,7 +282,9 @@ def test_data_that_cannot_be_used(model, tmp_path, capsys):
 def test_an_output_that_cannot_be_written(model, tmp_path, capsys):
     data = write_csv(tmp_path / "a.csv", documents()[:20])
     (tmp_path / "file").write_text("mine")
+    before = sorted(os.listdir(model))
     assert run(model, data, tmp_path / "file") == 2
+    assert run(model, data, model) == 2 and sorted(os.listdir(model)) == before
     assert "cannot be written" in capsys.readouterr().err and (tmp_path / "file").read_text() == "mine"
 
 
