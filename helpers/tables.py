@@ -49,7 +49,7 @@ DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ,]+\d{1,2}:\d{2}.*)?|\d{1,2}:\d{2}(:\d{2}.*)?"
     r"|(\w{3,9}[ ,]+)?(\d{1,2} \w{3,9}\.?|\w{3,9}\.? \d{1,2})[ ,]+(\d{2}:\d{2}:\d{2} \S+ )?\d{4}"
 )
-PROSE = re.compile(r"\S\s+\S|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # words, or a script without
+PROSE = re.compile(r"\S\s+\S|[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # words, or no spaces at all
 HTML = re.compile(r"<(br|p|div|span|a|b|i|em|strong|li|ul|td|tr|h\d)(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.I)
 MAX_CHARACTERS = 100_000  # of a text: no model here reads further
 MAX_RECORD = 64_000_000  # characters that an open quote may swallow before we call it a mistake
@@ -852,7 +852,7 @@ def _build(path, raws, folder, text_column, label_column, labelled, labels, trai
         name: _examine(path, raw, name if len(raws) > 1 else "", text, label, remarks) for name, raw in raws.items()
     }
     if label is not None:
-        names = _settle_labels(path, splits, label, labels, training, remarks)
+        names = _settle_labels(path, splits, label, labels, remarks)
     if training:
         _drop_repeated(splits, remarks)
         if label is not None and labels is None:
@@ -943,7 +943,7 @@ def _examine(path, raw: _Raw, name: str, text: str, label: str | None, remarks: 
     return split
 
 
-def _settle_labels(path, splits: dict[str, _Split], label: str, labels, training, remarks: list[str]) -> list[str]:
+def _settle_labels(path, splits: dict[str, _Split], label: str, labels, remarks: list[str]) -> list[str]:
     """Makes one class of spellings that differ by case or spaces; the classes of all splits, in no order yet."""
     train = splits["train"]
     counts: dict[str, Counter] = {}
