@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from loopback_hub import Fault, Hub
+from test_hub import environment, short
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS, DOCUMENTS = 12, 30  # documents of a shard
@@ -86,6 +87,30 @@ def test_twenty_random_sequences_of_faults():
     rows = run_child(*range(20))
     for seed in range(20):
         check_random(rows[f"random, seed {seed}"])
+
+
+@pytest.mark.slow
+def test_the_program_sits_out_an_outage_with_the_same_losses(tmp_path):
+    """The real waits: the client gives up after 23 s, the program goes on when the server is back."""
+    profile, losses, parts = short("full", tmp_path), {}, []
+
+    def outage(method, path, headers):
+        if method == "GET" and path.endswith(".parquet"):
+            parts.append(path)
+            return Fault(status=503) if 4 <= len(parts) < 14 else None
+
+    for name, fault in (("calm", None), ("outage", outage)):
+        with Hub(fault=fault) as hub:
+            words = ["--profile", str(profile), "--max-steps", "12", "--logging-steps", "1", "--validation-documents",
+                     "20", "--output-dir", str(tmp_path / name)]  # fmt: skip
+            env = environment(HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "cache"))
+            command = [sys.executable, "scripts/pretrain_gpt2.py", *words]
+            outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+        assert outcome.returncode == 0, outcome.stderr[-3000:]
+        assert ("trying again in" in outcome.stderr) == (name == "outage"), outcome.stderr[-3000:]
+        lines = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        losses[name] = [(line["step"], line.get("loss"), line.get("eval_loss")) for line in lines]
+    assert len(parts) >= 14 and losses["calm"] == losses["outage"]
 
 
 def check_random(row: dict) -> None:
