@@ -187,7 +187,7 @@ def _tracker(existing=(), cuda: bool = False):
             if key in self.alive:
                 _, size, kind = self.alive.pop(key)
                 self.current -= size
-                self.kinds[kind] -= size
+                self.kinds[kind] = self.kinds.get(kind, 0) - size
 
         def reuse(self, tensor):
             """Lets go of a gradient to which autograd adds another: in place, unless a mode like this one watches."""

@@ -204,6 +204,7 @@ def draw_confusion_matrix(metrics: dict):
 
     counts, names = np.array(metrics["confusion_matrix"]["counts"]), metrics["confusion_matrix"]["labels"]
     names = [name if len(name) <= 30 else name[:29] + "…" for name in names]
+    names = [name.replace("$", r"\$") for name in names]  # or matplotlib takes it for mathematics
     many = len(names) > ANNOTATED_CLASSES
     size = 3 + (0.2 if many else 0.6) * len(names)
     figure = Figure(figsize=(size + 1, size), layout="constrained")

@@ -396,9 +396,7 @@ def write_output(args, work: Path, model, tokenizer, results: dict) -> None:
     final.mkdir()
     model.save_pretrained(final)
     tokenizer.save_pretrained(final)
-    matrix = results["test"]["confusion_matrix"]
-    shown = [name.replace("$", r"\$") for name in matrix["labels"]]  # or matplotlib takes it for mathematics
-    figure = draw_confusion_matrix({**results["test"], "confusion_matrix": {**matrix, "labels": shown}})
+    figure = draw_confusion_matrix(results["test"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fonts that lack letters of a label
         figure.savefig(final / "confusion_matrix.png", dpi=min(120, 3000 / figure.get_figwidth()))

@@ -100,6 +100,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         p.set_defaults(dataset_config=defaults.config, dataset_revision=defaults.revision)
     if given.model is None:
         p.set_defaults(model=defaults.checkpoint, model_revision=defaults.checkpoint_revision)
+    else:
+        p.set_defaults(config_overrides="")  # the profile's are for its own checkpoint
     return p.parse_args(arguments)
 
 
