@@ -348,13 +348,16 @@ def sharded_process(rank, directory, kind, config, batch_size, length, settings)
 
     def resting():
         model, batch, optimizers = kept
-        states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+        holders = [getattr(optimizer, "optim", optimizer) for optimizer in optimizers]  # ZeRO-1 wraps its own
+        states = [value for holder in holders for state in holder.state.values() for value in state.values()]
         tensors = [getattr(t, "_local_tensor", t) for t in [*model.parameters(), *states]]
         tensors += [*model.buffers(), *batch.values()]
-        return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
+        listed = sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
+        buckets = kind in ("ddp", "zero1") and sum(p.nbytes for p in model.parameters())  # DDP keeps the gradients'
+        return listed + buckets
 
     kept = []
-    peak = allocator_peak(prepare, steps=3, resting=None if kind in ("ddp", "zero1") else resting)
+    peak = allocator_peak(prepare, steps=3, resting=resting)
     with open(f"{directory}/peaks", "a") as file:
         file.write(f"{peak}\n")
     dist.barrier()
