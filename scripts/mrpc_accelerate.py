@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 from helpers.profiles import ProfileError, load_profile
 
 NAME = Path(__file__).name
-SHARDING_TYPES = {"MULTI_GPU": "DDP", "FSDP": "FSDP", "DEEPSPEED": "DeepSpeed"}
+DISTRIBUTED_TYPES = ("MULTI_GPU", "FSDP", "DEEPSPEED")
 
 
 class Refusal(Exception):
@@ -104,8 +104,8 @@ def read_config(options: argparse.Namespace) -> dict:
     except (OSError, yaml.YAMLError) as error:
         there = ", ".join(str(path) for path in sorted(Path(__file__).parent.glob("launch/*.yaml")))
         raise Refusal(f"cannot read {options.config_file} ({type(error).__name__}); there is {there}") from error
-    if not isinstance(config, dict) or config.get("distributed_type") not in SHARDING_TYPES:
-        raise Refusal(f"{options.config_file}: distributed_type must be one of {', '.join(SHARDING_TYPES)}")
+    if not isinstance(config, dict) or config.get("distributed_type") not in DISTRIBUTED_TYPES:
+        raise Refusal(f"{options.config_file}: distributed_type must be one of {', '.join(DISTRIBUTED_TYPES)}")
     config |= {key: value for key, value in vars(options).items() if key in config and value is not None}
     machine = ("machine_rank", "main_process_ip", "main_process_port")
     config |= {key: getattr(options, key) for key in machine if getattr(options, key) is not None}
@@ -210,6 +210,14 @@ def make_accelerator(use_cpu: bool):
     return accelerator
 
 
+def layer_classes(model) -> list[str]:
+    """The classes of the model's layers, which FSDP gathers one at a time."""
+    import torch
+
+    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return sorted({type(layer).__name__ for stack in stacks for layer in stack})
+
+
 def load_data(settings, tokenizer, accelerator):
     """Training and validation rows, tokenised, with the columns that the model takes."""
     from datasets import load_dataset
@@ -264,6 +272,8 @@ def train(options: argparse.Namespace) -> None:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         settings.checkpoint, revision=settings.checkpoint_revision, num_labels=2
     )
+    if accelerator.distributed_type == "FSDP":  # the launch file may name another model's layers
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(model)
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},

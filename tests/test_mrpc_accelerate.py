@@ -259,6 +259,16 @@ def test_options_for_the_launcher_are_not_for_the_script():
     assert script._without(words, ["--config_file", "--num_processes"]) == [words[2], *words[4:]]
 
 
+@pytest.mark.parametrize("kind, layer", [("bert", "BertLayer"), ("distilbert", "TransformerBlock")])
+def test_fsdp_gathers_the_layers_of_the_profiles_model(kind, layer):
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(ROOT / "data/models" / kind))
+    assert script.layer_classes(model) == [layer]
+
+
 @pytest.mark.parametrize("path", sorted(LAUNCH.glob("*.yaml")), ids=lambda path: path.stem)
 def test_launch_files_are_accelerates(path):
     """Accelerate reads each file without a complaint, for two processes, on the devices that its name says."""
