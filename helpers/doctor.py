@@ -295,7 +295,7 @@ def _gpu(torch) -> tuple[list[str], float]:
         shown = subprocess.run(query, capture_output=True, text=True, timeout=3, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ["none"], 0
-    why = "torch is missing" if torch is None else f"this torch ({torch.__version__}) cannot use it: SETUP.md, GPU"
+    why = "torch is missing" if torch is None else f"this torch ({torch.__version__}) cannot use it: SETUP.md, PyTorch"
     return [f"{line} ({why})" for line in shown.splitlines()] or ["none"], 0
 
 
