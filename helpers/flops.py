@@ -126,7 +126,9 @@ def predict_time(
     return TrainingTime(flops, seconds, num_gpus, cost)
 
 
-def calibrate(width: int = 512, tokens: int = 512, precision: str = "fp32", seconds: float = 0.5) -> float:
+def calibrate(
+    width: int = 512, tokens: int = 512, precision: str = "fp32", seconds: float = 0.5, device: str | None = None
+) -> float:
     """FLOP/s that this machine reaches on a model-like piece of work: the measured side of a prediction.
 
     Trains a small stack of linear layers and GELUs for about `seconds` and counts 6 FLOPs a weight and token. The
@@ -137,6 +139,7 @@ def calibrate(width: int = 512, tokens: int = 512, precision: str = "fp32", seco
         tokens: rows of the matrix that is multiplied.
         precision: "fp32" or "bf16" (autocast).
         seconds: how long to measure; the fastest step counts, so a busy moment does no harm.
+        device: "cuda" or "cpu"; by default the GPU if there is one.
 
     Raises:
         ValueError: the precision is unknown.
@@ -147,7 +150,7 @@ def calibrate(width: int = 512, tokens: int = 512, precision: str = "fp32", seco
 
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"unknown precision {precision!r}; choose from fp32, bf16")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     layers = [torch.nn.Linear(width, 4 * width), torch.nn.GELU(), torch.nn.Linear(4 * width, width)] * 2
     model = torch.nn.Sequential(torch.nn.Linear(width, width), *layers).to(device)
     rows = torch.randn(tokens, width, device=device)

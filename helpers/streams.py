@@ -23,7 +23,7 @@ def steady(dataset, patience: float = PATIENCE, start: int = 0):
     """Yields the rows of a streamed data set; when the network fails it waits and goes on with the next row.
 
     Args:
-        dataset: an IterableDataset, unshuffled or with `shuffle` of the shards only: its order must be the same twice.
+        dataset: an IterableDataset whose order is the same twice: unshuffled, or shuffled with a seed.
         patience: how long to try without a row, in seconds; between two tries 1, 2, 4 and so on up to 60 seconds.
         start: how many rows to leave out at the beginning.
 
