@@ -209,7 +209,8 @@ def _healthy(train, validation) -> Diagnosis:
     if len(validation) < 2:
         text += f"; {_count(len(validation), 'validation loss')} cannot show whether it overfits."
         return Diagnosis("too few points", text, ACTIONS["no validation loss"])
-    text += f", the validation loss from {validation[0][1]:.3g} to {validation[-1][1]:.3g}."
+    first, last = validation[0][1], validation[-1][1]
+    text += f", the validation loss {'went ' if last > first else ''}from {first:.3g} to {last:.3g}."
     return Diagnosis("healthy", text, ACTIONS["healthy"])
 
 

@@ -227,6 +227,7 @@ def test_a_slight_rise_at_the_end_is_still_healthy_and_a_steady_one_is_not():
 
     assert diagnose(history([0.60, 0.52, 0.47, 0.45, 0.455])).pattern == "healthy"
     assert diagnose(history([0.60, 0.50, 0.45, 0.47, 0.50])).pattern == "overfitting"
+    assert "the validation loss went from 0.5 to 0.505" in diagnose(history([0.50, 0.51, 0.505])).evidence
 
 
 def test_few_examples_make_the_accuracy_steppy_and_many_do_not():
