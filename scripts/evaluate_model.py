@@ -102,15 +102,17 @@ def load_classifier(place: str, max_length: int | None):
     if max_length is not None and max_length > longest:
         raise Refusal(f"--max-length {max_length}: this model takes {longest} tokens at most")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.eval().to(device), tokenizer, max_length or min(longest, trained_length(path, tokenizer))
+    kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
+    trained = training_data(place).get("max_length", kept["max_length"])
+    return model.eval().to(device), tokenizer, max_length or min(longest, trained)
 
 
-def trained_length(path: Path, tokenizer) -> int:
-    """Tokens of a text that were read in training: what fine_tune.py noted, or the tokenizer kept, or 512."""
+def training_data(place: str) -> dict:
+    """What fine_tune.py noted: the columns and the tokens that were read; empty if it was another program."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((path / "metrics.json").read_text("utf-8"))["settings"]["max_length"])
-    kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {}
-    return kept.get("max_length", 512)
+        saved = json.loads((Path(place) / "metrics.json").read_text("utf-8"))
+        return saved["settings"] | saved.get("data", {})
+    return {}
 
 
 def class_names(model) -> list[str]:
@@ -282,13 +284,14 @@ def output_directory(path: Path) -> Iterator[Path]:
 def evaluate(options: argparse.Namespace, output: Path) -> None:
     """Reads, predicts, measures, and writes all files to `output`."""
     model, tokenizer, max_length = load_classifier(options.model, options.max_length)
-    names = class_names(model)
+    names, trained = class_names(model), training_data(options.model)
     table = read_table(
         options.data,
         options.text_column,
         options.label_column,
         labelled=False if options.no_labels else True if options.label_column else None,
         labels=names,
+        usual=[trained.get("text_column"), trained.get("label_column")],
         training=False,
     )
     split = next((split for split in ("test", "validation") if split in table.splits), None)

@@ -21,7 +21,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 import warnings
@@ -513,7 +512,7 @@ def train(args: argparse.Namespace) -> None:
     for kind in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{kind}") == "true":
             raise InputError(f"{kind} is not for this program: launch it with plain data parallelism (DDP)")
-    if not Path(args.checkpoint).exists():
+    if not (Path(args.checkpoint).exists() and Path(args.data).exists()):
         check_hub()  # before the libraries are imported: they would wait long for a Hub that is not there
     work = unfinished(args.output)
     if MAIN:
@@ -597,24 +596,10 @@ def peak_memory(cuda: bool) -> int | None:
     return None
 
 
-def stay_offline_without_network(args) -> None:
-    """Without it, the libraries ask the Hub for a minute before they give up. To be called before they are imported."""
-    if (Path(args.checkpoint).exists() and Path(args.data).exists()) or any(
-        name.lower().endswith("_proxy") for name in os.environ
-    ):
-        return
-    host = re.sub(r"^https?://|[:/].*$", "", os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    try:
-        socket.create_connection((host, 443), timeout=3).close()
-    except OSError:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
 def main(arguments: list[str] | None = None) -> int:
     args, stopped = None, False
     try:
         args = parse_arguments(arguments)
-        stay_offline_without_network(args)
         train(args)
         return 0
     except (InputError, TableError) as error:

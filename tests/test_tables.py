@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from helpers import tables
+from helpers import table_files, tables
 from helpers.tables import TableError, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,7 +202,7 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def test_a_file_that_the_system_does_not_give(tmp_path, monkeypatch):
     path = put(tmp_path, "a.csv", csv_bytes())
-    monkeypatch.setattr(tables, "_csv", lambda *_: path.joinpath("below").open())  # root may read any file
+    monkeypatch.setattr(table_files, "_csv", lambda *_: path.joinpath("below").open())  # root may read any file
     with pytest.raises(TableError, match=r"a\.csv: Not a directory .*; check the file and its rights"):
         read_table(path)
 
@@ -486,6 +486,16 @@ def test_columns_without_names_are_remarked(tmp_path):
     ]
 
 
+def test_other_columns_of_labels_are_remarked_unless_the_name_says_it(tmp_path):
+    rows = "".join(f'"{t}",{c},{"net" if n % 3 else "doc"}\n' for n, (t, c) in enumerate(LONG))
+    table = read_table(put(tmp_path, "a.csv", "description,priority,section\n" + rows))
+    assert table.label_column == "priority"
+    assert table.remarks == [
+        "Column 'priority' taken as the label, by its name; section could be it too: --label-column decides."
+    ]
+    assert read_table(put(tmp_path, "b.csv", "description,label,section\n" + rows)).remarks == []
+
+
 def test_labels_are_sorted_and_numbers_by_value(tmp_path):
     rows = [(f"{text} {n}", str(n % 12)) for n, (text, _) in enumerate(GOOD * 6)]
     assert read_table(put(tmp_path, "a.csv", csv_bytes(rows))).labels == [str(n) for n in range(12)]
@@ -544,6 +554,25 @@ def test_a_directory_of_texts(tmp_path):
     assert read_table(tmp_path / "test").labels == ["negative", "positive"]
 
 
+@pytest.mark.parametrize(
+    "form", ["aclImdb/{}/{}/{}_7.txt", "news/20news-bydate-{}/{}/5996{}", "drugs/drugsCom{}_raw.tsv"]
+)
+def test_directories_of_well_known_data(form, tmp_path):
+    for split in ("train", "test"):
+        if form.endswith(".tsv"):
+            lines = [
+                ("", "review", "rating"),
+                *((n, f"{text} in {split}", label) for n, (text, label) in enumerate(GOOD)),
+            ]
+            put(tmp_path, form.format(split.title()), "".join("\t".join(map(str, line)) + "\n" for line in lines))
+        else:
+            for n, (text, label) in enumerate([*GOOD, ("Nobody said what this is", "unsup")]):
+                put(tmp_path, form.format(split, label, n), f"{text} in {split}")
+    table = read_table(tmp_path / form.split("/")[0])
+    assert sorted(rows_of(table)) == sorted((f"{text} in train", label) for text, label in GOOD)
+    assert {name: len(split) for name, split in table.splits.items()} == {"test": 6}
+
+
 def test_directories_that_leave_a_question(tmp_path):
     with pytest.raises(TableError, match="holds no CSV"):
         read_table(tmp_path)
@@ -573,6 +602,15 @@ def test_labels_of_a_model_decide(tmp_path):
         TableError, match=r"a\.csv, row 2: label 'POSITIVE' .*the file has NEGATIVE, POSITIVE, the model bad, good"
     ):
         read_table(path, labels=["bad", "good"], training=False)
+
+
+def test_columns_of_the_training_come_first(tmp_path):
+    header, make = ["title", "body", "tag", "verdict"], lambda n, t, c: [t, f"{t} {t}", c, c if n % 3 else "positive"]
+    path = put(tmp_path, "a.csv", table_of(header, make))
+    assert read_table(path, label_column="tag").text_column == "body"
+    usual = ["title", "verdict", "not there", None]
+    table = read_table(path, labels=["negative", "positive"], usual=usual, training=False)
+    assert (table.text_column, table.label_column) == ("title", "verdict")
 
 
 def test_a_file_with_or_without_labels(tmp_path):
