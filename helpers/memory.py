@@ -461,7 +461,8 @@ def _optimizer(optim: str, shapes: list[tuple[int, ...]], table: tuple, w: int, 
         return 2 * w * trainable, w * max(2 * size + before for size, before in pairs)
     if optim == "adamw_8bit":  # two bytes an element and two fp32 scales for each 256; tensors under 4096 stay in fp32
         in_eight_bits = sum(size for size in sizes if size >= 4096)
-        return in_eight_bits * 2 * (1 + 4 / 256) + 8 * (trainable - in_eight_bits), 0 if gpu else 20 * largest
+        state = in_eight_bits * 2 * (1 + 4 / 256) + 8 * (trainable - in_eight_bits)
+        return state, 0 if gpu else (20 if w == 4 else 24) * largest  # bitsandbytes computes in fp32
     if optim == "muon":  # one momentum for matrices, AdamW for the rest; its iteration runs in bf16
         matrices = [(rows * columns, min(rows, columns) ** 2) for rows, columns in _matrices(shapes, table)]
         state = w * (2 * trainable - sum(size for size, _ in matrices))

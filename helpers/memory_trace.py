@@ -126,8 +126,9 @@ def measure(step) -> Measurement:
 
 
 # What bitsandbytes' AdamW holds in its CPU kernel, out of the tracker's sight, in bytes for each element it updates:
-# two states, the gradient, a square root and a quotient in fp32. Its CUDA kernel holds nothing.
-_CPU_WORKSPACE = {"bitsandbytes.optimizer_update_8bit_blockwise.default": 20}
+# two states, the gradient, a square root and a quotient in fp32, and of weights in half precision a copy in fp32. Its
+# CUDA kernel holds nothing.
+_CPU_WORKSPACE = {"bitsandbytes.optimizer_update_8bit_blockwise.default": {4: 20, 2: 24}}
 
 
 def _tracker(existing=(), cuda: bool = False):
@@ -198,9 +199,10 @@ def _tracker(existing=(), cuda: bool = False):
 
         def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
             self.add((arguments, keywords))
-            workspace = 0 if cuda else _CPU_WORKSPACE.get(str(function), 0)
-            if workspace and self.current + workspace * arguments[1].numel() > self.peak:
-                self.start_phase(workspace * arguments[1].numel())
+            if not cuda and (held := _CPU_WORKSPACE.get(str(function))):
+                workspace = held[arguments[2].element_size()] * arguments[2].numel()  # of the parameter
+                if self.current + workspace > self.peak:
+                    self.start_phase(workspace)
             result = function(*arguments, **(keywords or {}))
             summing = torch._C._current_graph_task_id() >= 0 and not torch.is_grad_enabled()  # within backward()
             if summing and function is torch.ops.aten.add.Tensor and result.shape == arguments[0].shape:

@@ -60,6 +60,7 @@ CONFIGURATIONS = {
     "gpt2, for-loop": (GPT2, 1, 32, {"optim": "adamw_torch_forloop"}),
     "gpt2, fused": (GPT2, 1, 32, {}),
     "gpt2, 8-bit AdamW": (GPT2, 1, 32, {"optim": "adamw_8bit"}),
+    "gpt2, bf16, 8-bit AdamW": (GPT2, 1, 32, {"precision": "pure-bf16", "optim": "adamw_8bit"}),
     "gpt2, Adafactor": (GPT2, 1, 32, {"optim": "adafactor"}),
     "gpt2, SGD": (GPT2, 1, 32, {"optim": "sgd"}),
     "gpt2, Muon": (GPT2, 1, 32, {"optim": "muon"}),

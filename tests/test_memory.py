@@ -240,7 +240,13 @@ def test_estimate_against_traces_of_random_settings():
 
 @pytest.mark.parametrize(
     "name",
-    ["gpt2, sdpa", "gpt2, 8-bit AdamW", "gpt2, autocast, small batch", "bert, autocast", "qwen2, bf16, Adafactor"],
+    [
+        "gpt2, sdpa",
+        "gpt2, bf16, 8-bit AdamW",
+        "gpt2, autocast, small batch",
+        "bert, autocast",
+        "qwen2, bf16, Adafactor",
+    ],
 )
 def test_trace_and_estimate_against_the_real_allocator(name):
     config, batch_size, length, settings = CONFIGURATIONS[name]
