@@ -137,9 +137,17 @@ def _text_files(place: Path, remarks: list[str]) -> Source:
         del classes[name]
 
     def records() -> Records:
+        foreign: list[str] = []
         for row, (name, file) in enumerate(((name, file) for name, group in classes.items() for file in group), 1):
-            encoding, errors = _encoding(file, [])
+            encoding, errors = "cp1252", "replace"
+            with contextlib.suppress(TableError):  # one text in another script must not cost all the others
+                encoding, errors = _encoding(file, [])
+            if encoding == "cp1252":
+                foreign.append(f"{name}/{file.name}")
             yield row, [file.read_text(encoding, errors).replace("\0", ""), name]
+        if foreign:
+            which = f"{listed(foreign[:3])}{', …' * (len(foreign) > 3)}"
+            remarks.append(f"{counted(len(foreign), 'file')} not UTF-8 and read as Windows-1252 ({which}).")
 
     return ["text", "label"], records()
 

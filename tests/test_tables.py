@@ -552,6 +552,10 @@ def test_a_directory_of_texts(tmp_path):
     assert sorted(rows_of(table)) == sorted((f"{text} in train", label) for text, label in GOOD)
     assert len(table.splits["test"]) == 6
     assert read_table(tmp_path / "test").labels == ["negative", "positive"]
+    put(tmp_path, "test/positive/7.txt", "これは長い文章です。".encode("shift-jis"))  # one of many is no reason to stop
+    table = read_table(tmp_path / "test")
+    assert len(table.dataset) == 7
+    assert table.remarks == ["1 file not UTF-8 and read as Windows-1252 (positive/7.txt)."]
 
 
 @pytest.mark.parametrize(
