@@ -1,6 +1,7 @@
 """data/conll2003 is laid out as CoNLL-2003, cannot be solved by looking words up, and is rebuilt byte for byte."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -128,6 +129,29 @@ def test_rebuild_gives_the_same_bytes(tmp_path):
     assert len(files) == 4
     for file in files:
         assert (tmp_path / file).read_bytes() == (NER / file).read_bytes(), file
+
+
+def test_the_lesson_reads_data_of_another_shape(tmp_path, monkeypatch):
+    """Other columns, tags as words without B and I, rows without words, words without tokens, no validation split."""
+    sentence = {"words": ["Mrs", "Winterbourne", "\x07", "left", "Merrow"], "tags": ["O", "person", "O", "O", "place"]}
+    rows = [sentence, {"words": ["-DOCSTART-"], "tags": ["O"]}, {"words": [], "tags": []}, *[sentence] * 12]
+    (tmp_path / "news").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "news" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = "[conll2003]\ndataset = './news'\nmax_eval_samples = 3\nmax_length = 6\n"
+    (tmp_path / "mine.toml").write_text(f"inherits = 'reduced'\n{settings}", encoding="utf-8")
+    monkeypatch.setenv("FINETUNING_PROFILE", str(tmp_path / "mine.toml"))
+
+    lesson = json.loads((ROOT / "notebooks" / "08_named_entities.ipynb").read_text(encoding="utf-8"))
+    code = ["".join(cell["source"]) for cell in lesson["cells"] if cell["cell_type"] == "code"]
+    names = {}
+    for cell in code[: next(i for i, cell in enumerate(code) if "rows.map(tokenize" in cell) + 1]:
+        exec(cell, names)
+    assert names["tag_names"] == ["O", "I-person", "I-place"]
+    assert names["news"].num_rows == {"train": 10, "test": 13, "validation": 3}
+    places, labels = names["test"][0]["first_tokens"], names["test"][0]["labels"]
+    assert len(labels) == 6 and places[2] == places[4] == -1, "one word without a token, one cut off"
+    assert [labels[place] for place in places[:2]] == [0, 1]
 
 
 @pytest.mark.slow
