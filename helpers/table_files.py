@@ -37,7 +37,7 @@ DATE = re.compile(
     r"|(\w{3,9}[ ,]+)?(\d{1,2} \w{3,9}\.?|\w{3,9}\.? \d{1,2})[ ,]+(\d{2}:\d{2}:\d{2} \S+ )?\d{4}"
 )
 MAX_RECORD = 64_000_000  # characters that an open quote may swallow before we call it a mistake
-BATCH_ROWS = 500  # in memory at a time
+BATCH_ROWS = 1000  # in memory at a time
 
 
 class TableError(ValueError):

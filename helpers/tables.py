@@ -549,9 +549,12 @@ def _not_classes(path, label: str, distinct: int, rows: int) -> str:
 def _drop_repeated(splits: dict[str, _Split], remarks: list[str]) -> None:
     """Leaves out repeated texts, all copies of those with contradicting labels, and texts of train found in others."""
     for split in splits.values():
-        different = split.rows.groupby("digest").label.transform("nunique") > 1
-        split.drop(different, "with the same text and different labels", remarks)
-        split.drop(split.rows.duplicated("digest"), "that repeat an earlier one", remarks)
+        order = np.argsort(split.rows.digest.to_numpy(), kind="stable")
+        digest, label = (split.rows[name].to_numpy()[order] for name in ("digest", "label"))
+        again = np.append(False, digest[1:] == digest[:-1])[: len(order)]
+        different, repeated = digest[again & (label != np.roll(label, 1))], split.rows.index[order[again]]
+        split.drop(split.rows.digest.isin(different), "with the same text and different labels", remarks)
+        split.drop(split.rows.index.isin(repeated), "that repeat an earlier one", remarks)
     train = splits["train"]
     for name, split in splits.items():
         if name != "train":
