@@ -144,7 +144,7 @@ class _Column:
 
     def __init__(self):
         self.filled = self.numbers = self.integers = self.dates = self.prose = self.characters = self.nested = 0
-        self.values: Counter | None = Counter()  # None once there are too many
+        self.values: Counter = Counter()  # their beginnings, until there are more than MAX_LABELS
         self.early: set[int] = set()  # of the first thousand values
         self.types: set[str] = set()
 
@@ -159,14 +159,8 @@ class _Column:
         else:
             self.dates += is_date(value)
         self.prose += bool(PROSE.search(value))
-        if self.values is not None:
+        if len(self.values) <= MAX_LABELS:
             self.values[value[:200]] += 1
-            if len(self.values) > MAX_LABELS or (len(value) > 200 and len(self.values) > 1000):
-                self.values = None
-
-    @property
-    def distinct(self) -> int:
-        return MAX_LABELS + 1 if self.values is None else len(self.values)
 
     @property
     def mean_length(self) -> float:
@@ -186,7 +180,7 @@ class _Column:
 
     def looks_like_labels(self, rows: int) -> bool:
         plain = not self.dates and not self.nested and self.numbers == self.integers and self.mean_length <= 60
-        return plain and self.filled > rows / 2 and 2 <= self.distinct <= min(1000, max(2, self.filled / 2))
+        return plain and self.filled > rows / 2 and 2 <= len(self.values) <= min(1000, max(2, self.filled / 2))
 
 
 @dataclass
@@ -280,7 +274,7 @@ def _best_text(path, columns: dict[str, _Column], usual, remarks: list[str]) -> 
             return group[0]
     filled = [name for name, column in columns.items() if column.filled and not column.mostly_plain]
     rest = [name for name in filled if not by_name([name], LABEL_NAMES)[0]]
-    if len(rest) == 1 and columns[rest[0]].distinct > 2:  # single words may be texts too
+    if len(rest) == 1 and len(columns[rest[0]].values) > 2:  # single words may be texts too
         return rest[0]
     raise TableError(f"{path}: no column holds texts (columns: {listed(columns)}); name one with --text-column")
 
@@ -303,7 +297,8 @@ def _choose_label(path, raw: _Raw, wanted, text_column, labelled, labels, usual,
     likely = {name: column for name, column in columns.items() if column.looks_like_labels(raw.rows)}
     if labels is not None:
         known = {_key(label) for label in labels}
-        likely = {name: c for name, c in columns.items() if c.values and _share(c.values, known) > 0.5}
+        shares = {name: sum(n for v, n in c.values.items() if _key(v) in known) for name, c in columns.items()}
+        likely = {name: c for name, c in columns.items() if shares[name] > c.filled / 2}
     named = by_name(columns, LABEL_NAMES)
     for group in [[name for name in columns if name in usual], *named]:
         if good := [name for name in group if name in likely]:
@@ -322,7 +317,7 @@ def _choose_label(path, raw: _Raw, wanted, text_column, labelled, labels, usual,
     if likely:
         plain = [name for name, column in likely.items() if not column.numbers]
         name = _same_classes(path, raw, plain or list(likely), columns)
-        remarks.append(f"Column {name!r} taken as the label: it has {counted(likely[name].distinct, 'value')}.")
+        remarks.append(f"Column {name!r} taken as the label: it has {counted(len(likely[name].values), 'value')}.")
         return name
     if len(raw.columns) == 1:
         raise TableError(
@@ -356,10 +351,6 @@ def _with_names(raw: _Raw, name: str, likely: dict[str, _Column], remarks: list[
 def _one_to_one(raw: _Raw, one: str, other: str) -> bool:
     pairs = {(a, b) for _, a, b in raw.read(one, other) if a or b}
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
-
-
-def _share(values: Counter, known: set[str]) -> float:
-    return sum(count for value, count in values.items() if _key(value) in known) / values.total()
 
 
 def _exactly(path, wanted: str, columns, option: str) -> str:
