@@ -97,7 +97,7 @@ class Measurement:
 def measure(step) -> Measurement:
     """Calls `step()` and reports the most memory that tensors held at once while it ran.
 
-    `step` is anything without arguments: one training step, or a whole `trainer.train`. On CUDA the figure is
+    `step` is anything without arguments: one training step, or a whole `trainer.train`. With the model on CUDA it is
     `torch.cuda.max_memory_allocated`, which counts every tensor on the device. On the CPU every tensor operation is
     watched, and each tensor that takes part counts: one that existed before (the model, the optimizer's state) from the
     start, a new one from its creation until it is freed. A tensor that the run never touches does not count, nor does
@@ -109,7 +109,7 @@ def measure(step) -> Measurement:
     import torch
 
     start = time.perf_counter()
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and torch.cuda.memory_allocated():  # a GPU alone does not say that it is used
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
         result = step()

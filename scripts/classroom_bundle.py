@@ -154,8 +154,9 @@ def make(bundle: Path, name: str, wheels: str) -> None:
     folders = download(profile, bundle / "hub")
     (bundle / "hub" / "classroom.toml").write_text(local_profile(profile, folders), encoding="utf-8")
     if wheels == "here":
-        pip = [sys.executable, "-m", "pip", "download", "-c", "constraints.txt", "--group", "full-finetuning"]
-        subprocess.run([*pip, "pip", "setuptools", "-d", str(bundle.resolve() / "wheels")], cwd=ROOT, check=True)
+        # `wheel`, not `download`: a package that comes as source (seqeval) cannot be built without a network
+        pip = [sys.executable, "-m", "pip", "wheel", "-c", "constraints.txt", "--group", "full-finetuning"]
+        subprocess.run([*pip, "pip", "setuptools", "-w", str(bundle.resolve() / "wheels")], cwd=ROOT, check=True)
     files = contents(bundle)
     lines = [f"{digest(path)}  {path.relative_to(bundle).as_posix()}" for path in files]
     (bundle / CHECKSUMS).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -352,7 +352,7 @@ def announce(args, accelerator, config, validation_tokens: int) -> None:
         a.matmul_parameters("causal-lm"), tokens, num_hidden_layers=a.num_hidden_layers,
         hidden_size=a.hidden_size, sequence_length=length, activation_checkpointing=args.activation_checkpointing,
     )  # fmt: skip
-    speed = calibrate(width=a.hidden_size, tokens=rows * length, precision=precision)
+    speed = calibrate(width=a.hidden_size, tokens=rows * length, precision=precision, device=device)
     shared = world if device == "cuda" else 1  # processes on one CPU share its cores
     print(
         f"model       {parameters:,} parameters, {precision}, {world} process{'es' * (world > 1)}\n"

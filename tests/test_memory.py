@@ -293,6 +293,15 @@ def test_a_tensor_from_before_counts_although_it_is_touched_late():
     assert measure(lambda: (torch.ones(2000).sum(), late.sum())).peak_bytes >= 12_000
 
 
+def test_measure_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
+    """The reduced profile keeps to the CPU everywhere: nothing was ever allocated on the GPU."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    measured = measure(lambda: torch.ones(1000).sum())
+    assert measured.device == "cpu" and measured.peak_bytes >= 4000
+
+
 def test_measure_around_a_trainer(tmp_path):
     from transformers import Trainer, TrainingArguments
 
