@@ -209,9 +209,9 @@ def build_model(args, tokenizer, facts: dict):
 
 
 def choose_epochs(args, rows: int, classes: int) -> float:
-    """3 epochs, or up to 10 while that makes fewer than 500 steps, or 15 a class: few rows need more than one look."""
+    """3 epochs, or up to 10 while that makes fewer than 500 steps, or 30 a class: few rows need more than one look."""
     steps = math.ceil(rows / (args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD))
-    return args.num_train_epochs or max(3, min(10, math.ceil(max(500, 15 * classes) / steps)))
+    return args.num_train_epochs or max(3, min(10, math.ceil(max(500, 30 * classes) / steps)))
 
 
 def class_weights(args, counts: list[int]):
@@ -244,14 +244,14 @@ class LengthSampler:
         return map(int, np.concatenate([steps.ravel(), rng.permutation(rows[whole:])]))
 
 
-def time_step(model, batches, bf16: bool) -> float:
-    """Seconds of forward and backward pass, the mean of some batches after a first one; the model stays as it was."""
+def time_step(model, first, batches, bf16: bool) -> float:
+    """Seconds of forward and backward pass, the mean of some batches after `first`; the model stays as it was."""
     import torch
 
     device, seconds = next(model.parameters()).device, []
     model.train()
     with torch.random.fork_rng():
-        for batch in [batches[0], *batches]:
+        for batch in [first, *batches]:
             start = time.perf_counter()
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model(**batch.to(device)).loss
@@ -456,14 +456,15 @@ def find_start(args, work: Path, settings: dict) -> Path | None:
     return None if differ else checkpoint
 
 
-def announce(args, facts: dict, settings: dict, trainer, why: str, resident: int) -> dict:
+def announce(args, facts: dict, settings: dict, trainer, why: str) -> dict:
     """Says what the run will take; returns it: steps, seconds, bytes of a step."""
     model, train, device = trainer.model, trainer.train_dataset, settings["device"]
     order, size = np.argsort(column(train, "length")), args.per_device_train_batch_size
-    starts = [int(share * max(0, len(train) - size)) for share in (1 / 6, 1 / 2, 5 / 6)]  # short, middling, long
+    warm_up = 1 if device == "cpu" and not args.activation_checkpointing else 1 / 2  # the longest, where it must fit
+    starts = [int(share * max(0, len(train) - size)) for share in (warm_up, 1 / 6, 1 / 2, 5 / 6)]
     inputs = train.remove_columns("length")
-    batches = [trainer.data_collator([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
-    seconds = time_step(model, batches, settings["bf16"]) * (4 / 3 if args.activation_checkpointing else 1)
+    first, *batches = [trainer.data_collator([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
+    seconds = time_step(model, first, batches, settings["bf16"]) * (4 / 3 if args.activation_checkpointing else 1)
     steps, evaluations = settings["steps"], math.ceil(settings["steps"] / settings["eval_steps"])
     evaluated = evaluations * facts["rows"]["validation"] + facts["rows"]["test"]  # forward only: a third of a step
     seconds *= steps * args.gradient_accumulation_steps + evaluated / WORLD / size / 3
@@ -473,7 +474,10 @@ def announce(args, facts: dict, settings: dict, trainer, why: str, resident: int
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     epochs, width = steps / settings["steps_per_epoch"], facts["width"]
     rate = "as told" if args.learning_rate else f"the default for a width of {width}" + " with LoRA" * args.lora
-    beside = "" if device == "cuda" else f", beside {resident / 1e9:.2f} GB for Python and the libraries"
+    if device != "cuda" and (peak := peak_memory(False)):  # so far, without the two averages that AdamW keeps
+        beside = f"; about {(peak + 8 * trained) / 1e9:.2f} GB with Python and the libraries"
+    else:
+        beside = ""
     say("model", f"{args.checkpoint}: {total:,} parameters, {trained:,} trained, {'bf16' * settings['bf16'] or 'fp32'}")
     say("rate", f"learning rate {settings['learning_rate']:g}, {rate}")
     say("weights", f"class weights {why}")
@@ -520,7 +524,6 @@ def train(args: argparse.Namespace) -> None:
         for line in describe(args, prepare(args, work)):
             say(*line)
 
-    import psutil
     import torch
     import transformers
     from accelerate import PartialState
@@ -540,7 +543,6 @@ def train(args: argparse.Namespace) -> None:
         for path in work.glob("checkpoint-*") if checkpoint is None else []:
             shutil.rmtree(path)
 
-    resident = psutil.Process().memory_info().rss
     tokenizer, _, _ = load_tokenizer(args)
     tokenizer.model_max_length = facts["max_length"]  # so that whoever loads it reads as much as training did
     transformers.set_seed(args.seed)  # the new head is drawn here
@@ -550,7 +552,7 @@ def train(args: argparse.Namespace) -> None:
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
     weights, why = class_weights(args, facts["counts"]["train"])
     trainer, progress = make_trainer(args, work, model, tokenizer, splits, weights, settings)
-    predicted = announce(args, facts, settings, trainer, why, resident)
+    predicted = announce(args, facts, settings, trainer, why)
     if checkpoint:
         say("resuming", f"{checkpoint}")
 
