@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import numpy as np
 
+from helpers.profiles import check_hub
 from helpers.tables import TableError, read_table
 
 NAME = Path(__file__).name
@@ -68,11 +69,6 @@ def load_classifier(place: str, max_length: int | None):
     Raises:
         Refusal: no such directory, no classifier in it, or damaged weights.
     """
-    import torch
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     path = Path(place)
     if path.is_dir():
         if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
@@ -83,6 +79,13 @@ def load_classifier(place: str, max_length: int | None):
             raise Refusal(f"{place}: holds no .safetensors file; save the model with save_pretrained once more")
     elif path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", place) or path.parent.is_dir():
         raise Refusal(f"{place}: no such directory; give one that a training program wrote")
+    else:
+        check_hub()  # before the libraries are imported: they would wait long for a Hub that is not there
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -90,7 +93,8 @@ def load_classifier(place: str, max_length: int | None):
         )
     except Exception as error:  # each part raises its own
         said = " ".join(str(error).split())[:160].split(". ")[0]
-        raise Refusal(f"{place}: cannot be loaded as a classifier ({said}); save it again") from error
+        todo = "save it again" if path.is_dir() else "check the id and the network"
+        raise Refusal(f"{place}: cannot be loaded as a classifier ({said}); {todo}") from error
     if report["missing_keys"]:
         raise Refusal(f"{place}: has no trained classification head ({model.config.model_type}); fine-tune it first")
     if tokenizer.pad_token_id is None:  # GPT-2 and the like
