@@ -358,7 +358,7 @@ def sharded_process(rank, directory, kind, config, batch_size, length, settings)
         return listed + buckets
 
     kept = []
-    peak = allocator_peak(prepare, steps=3, resting=resting)
+    peak = allocator_peak(prepare, steps=8, resting=resting)
     with open(f"{directory}/peaks", "a") as file:
         file.write(f"{peak}\n")
     dist.barrier()
