@@ -354,8 +354,9 @@ def sharded_process(rank, directory, kind, config, batch_size, length, settings)
         tensors = [getattr(t, "_local_tensor", t) for t in [*model.parameters(), *states]]
         tensors += [*model.buffers(), *batch.values()]
         listed = sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in tensors)}.values())
-        buckets = kind in ("ddp", "zero1") and sum(p.nbytes for p in model.parameters())  # DDP keeps the gradients'
-        return listed + buckets
+        if kind in ("ddp", "zero1"):  # DDP keeps the gradients' buckets
+            listed += sum(p.nbytes for p in model.parameters())
+        return listed
 
     kept = []
     peak = allocator_peak(prepare, steps=8, resting=resting)
