@@ -14,6 +14,7 @@ directory holds the model and results.json: the loss of every step, the validati
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import itertools
 import json
@@ -119,19 +120,20 @@ def check_machine(config: dict, options: argparse.Namespace) -> None:
     """Raises Refusal if the launch file asks for what is not here: GPUs, DeepSpeed, a port, a number format."""
     profile = load_profile(options.profile)  # here, so that the processes inherit what it found out about the Hub
     profile.mrpc  # noqa: B018 (raises if something is missing)
-
-    import torch
-
     file, local = options.config_file, config.get("num_processes", 1) // config["num_machines"]
-    use_cpu, gpus = config.get("use_cpu", False), torch.cuda.device_count()
+    use_cpu, gpus = config.get("use_cpu", False), 0
+    if not use_cpu and profile.use_cpu:
+        raise Refusal(f"{file} asks for GPUs, the profile for the CPU (use_cpu); give a --profile for GPUs")
+    if not use_cpu:  # only then is torch worth the second that its import takes
+        import torch
+
+        gpus = torch.cuda.device_count()
     if local < 1:
         raise Refusal(f"{file}: {config.get('num_processes')} processes cannot serve {config['num_machines']} machines")
     if config["num_machines"] > 1 and not (config.get("main_process_ip") and config.get("main_process_port")):
         raise Refusal(f"{file}: several machines need --main_process_ip and --main_process_port, the same on each")
     if not use_cpu and gpus < local:
         raise Refusal(f"{file} asks for {local} GPUs on this machine, which has {gpus}; for CPUs take a *_cpu.yaml")
-    if not use_cpu and profile.use_cpu:
-        raise Refusal(f"{file} asks for GPUs, the profile for the CPU (use_cpu); give a --profile for GPUs")
     if config["distributed_type"] == "DEEPSPEED" and not importlib.util.find_spec("deepspeed"):
         raise Refusal(f"{file} asks for DeepSpeed, which is not installed; install it, or take an fsdp2 file")
     if config["distributed_type"] == "DEEPSPEED" and use_cpu and not (shutil.which("c++") and shutil.which("ninja")):
@@ -192,6 +194,7 @@ def make_accelerator(use_cpu: bool):
     Accelerate 1.15 shards on GPUs only: on a CPU it reads an FSDP file and runs DDP without a word. Here a rehearsal
     on the CPU is what the file says.
     """
+    import torch
     from accelerate import Accelerator, DistributedType
     from accelerate.state import PartialState
     from accelerate.utils import FullyShardedDataParallelPlugin, InitProcessGroupKwargs
@@ -207,6 +210,8 @@ def make_accelerator(use_cpu: bool):
     asked = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != asked:
         raise Refusal(f"{asked} processes were launched and do not see each other")
+    if use_cpu and asked > 1:  # with more threads than cores they mostly wait for each other
+        torch.set_num_threads(max(1, os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", asked))))
     return accelerator
 
 
@@ -238,6 +243,7 @@ def load_data(settings, tokenizer, accelerator):
 
 def train(options: argparse.Namespace) -> None:
     """Trains, evaluates after every epoch, saves, and writes results.json."""
+    gc.disable()  # what the imports make stays to the end: looking for garbage in it, now and at the exit, costs seconds
     profile = load_profile(options.profile)  # before the libraries: it may set them offline
     settings, output_dir = profile.mrpc, options.output_dir
 
@@ -290,12 +296,15 @@ def train(options: argparse.Namespace) -> None:
         collate_fn=collate,
     )
     eval_loader = DataLoader(eval_rows, settings.per_device_eval_batch_size, collate_fn=collate)
+    gc.enable()
+    gc.freeze()
     raw_optimizer = optimizer  # a prepared scheduler would take one step for each process
     model, optimizer, train_loader, eval_loader = accelerator.prepare(model, optimizer, train_loader, eval_loader)
 
     steps_per_epoch = math.ceil(len(train_loader) / accumulation)
     num_steps = options.max_train_steps or math.ceil(steps_per_epoch * settings.num_train_epochs)
     warmup = settings.warmup_steps if settings.warmup_steps >= 1 else math.ceil(num_steps * settings.warmup_steps)
+
     scheduler = transformers.get_scheduler("linear", raw_optimizer, int(warmup), num_steps)
     accelerator.register_for_checkpointing(scheduler)
 

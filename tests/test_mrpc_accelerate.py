@@ -209,10 +209,11 @@ def test_launch_file_asks_for_what_is_not_here(monkeypatch, capsys, tmp_path):
         return refusal(monkeypatch, capsys, "--output_dir", tmp_path / "out", "--config_file", file, *words)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    on_gpus = tmp_path / "gpus.toml"
+    on_gpus.write_text('inherits = "reduced"\nuse_cpu = false\n')
     assert "ddp.yaml asks for 2 GPUs on this machine, which has 1; for CPUs take a *_cpu.yaml" in said(
-        LAUNCH / "ddp.yaml"
+        LAUNCH / "ddp.yaml", "--profile", on_gpus
     )
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert "asks for GPUs, the profile for the CPU" in said(LAUNCH / "fsdp2.yaml")
     monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
     assert "asks for DeepSpeed, which is not installed" in said(LAUNCH / "zero2_cpu.yaml")
