@@ -243,7 +243,7 @@ def load_data(settings, tokenizer, accelerator):
 
 def train(options: argparse.Namespace) -> None:
     """Trains, evaluates after every epoch, saves, and writes results.json."""
-    gc.disable()  # what the imports make stays to the end: looking for garbage in it, now and at the exit, costs seconds
+    gc.disable()  # what the imports make stays: looking for garbage in it, now and at the exit, costs seconds
     profile = load_profile(options.profile)  # before the libraries: it may set them offline
     settings, output_dir = profile.mrpc, options.output_dir
 

@@ -6,13 +6,14 @@
     python tests/memory_tables.py comparison    other people's rules on the same steps, and their picture for README
     python tests/memory_tables.py times         predicted seconds: measured steps, published training times
 
-The truth is the profiler's record of every allocation and release of torch's CPU allocator. It shares no code with the
-tracker in `helpers.memory`.
+The truth is the profiler's record of every allocation and release of torch's CPU allocator, for two processes the count
+of the C library (Linux). Neither shares code with the tracker in `helpers.memory`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import statistics
@@ -145,12 +146,10 @@ SHARDED = {
 }
 
 
-def allocator_peak(prepare, steps: int = 1, resting=None) -> int:
+def allocator_peak(prepare) -> int:
     """Peak bytes of torch's CPU allocator during a step that `prepare()` makes, after a first one.
 
-    Everything that is alive by then was allocated inside `prepare` or the first step, so nothing is missed. Of several
-    `steps` the lowest peak counts. What gloo's threads release is out of the profiler's sight and would seem to stay:
-    `resting()` gives the bytes that are really alive between steps, where they can be listed.
+    Everything that is alive by then was allocated inside `prepare` or the first step, so nothing is missed.
     """
     from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -158,23 +157,55 @@ def allocator_peak(prepare, steps: int = 1, resting=None) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step = prepare()
         step()
-        for _ in range(steps):
-            gc.collect()
-            time.sleep(0.5 if steps > 1 else 0)
-            with record_function("measured step"):
-                step()
+        gc.collect()
+        with record_function("measured step"):
+            step()
     events = profiler.profiler.kineto_results.events()
     sizes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    measured = next(event for event in events if event.name() == "measured step")
+    current = peak = 0
+    for moment, size in sizes:
+        current += size
+        if measured.start_ns() <= moment <= measured.start_ns() + measured.duration_ns():
+            peak = max(peak, current)
+    return peak
+
+
+def malloc_peak(step, resting) -> int:
+    """Peak bytes that the C library (glibc) has handed out during a step, looked at after each operation of torch.
+
+    It knows every thread. The profiler does not see what gloo's threads release. `resting()` gives the bytes of the
+    tensors that are alive between steps; what Python's objects take during a step, about half a megabyte, is in it.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    fields = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    counts = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in fields]})
+    library = ctypes.CDLL("libc.so.6")
+    library.mallinfo2.restype = counts
+
+    def handed_out():
+        now = library.mallinfo2()
+        return now.uordblks + now.hblkhd
+
+    class Watch(TorchDispatchMode):
+        peak = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            self.peak = max(self.peak, handed_out())
+            return result
+
     peaks = []
-    for start, end in [(e.start_ns(), e.start_ns() + e.duration_ns()) for e in events if e.name() == "measured step"]:
-        current = peak = 0
-        unseen = sum(size for moment, size in sizes if moment < start) - resting() if resting else 0
-        for moment, size in sizes:
-            current += size
-            if start <= moment <= end:
-                peak = max(peak, current - unseen)
-        peaks.append(peak)
-    return min(peaks)
+    step()
+    for _ in range(3):
+        gc.collect()
+        time.sleep(0.3)  # until gloo's threads have let go of the last buffers
+        before = handed_out()
+        with Watch() as watch:
+            step()
+        peaks.append(watch.peak - before + resting())
+    return sorted(peaks)[1]
 
 
 def real_peak(
@@ -296,7 +327,7 @@ def adapters() -> None:
 
 
 def sharding() -> None:
-    """The estimate of DDP, ZeRO and FSDP against the allocators of two real processes (gloo)."""
+    """The estimate of DDP, ZeRO and FSDP against what two real processes (gloo) were handed by the C library."""
     import torch.multiprocessing
 
     def rows():
@@ -320,18 +351,8 @@ def sharded_process(rank, directory, kind, config, batch_size, length, settings)
     import torch
     import torch.distributed as dist
 
-    def patient(collective):
-        def collect(*arguments, **settings):
-            work = collective(*arguments, **settings)
-            time.sleep(0.03)
-            return work
-
-        return collect
-
     quiet()
     torch.set_num_threads(1)
-    for name in ("all_gather_single", "reduce_scatter_single"):  # gloo's threads let go of the buffers a moment later
-        setattr(dist, name, patient(getattr(dist, name)))
     dist.init_process_group("gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=2)
 
     def prepare():
@@ -369,7 +390,7 @@ def sharded_process(rank, directory, kind, config, batch_size, length, settings)
         return listed
 
     kept = []
-    peak = allocator_peak(prepare, steps=8, resting=resting)
+    peak = malloc_peak(prepare(), resting)
     with open(f"{directory}/peaks", "a") as file:
         file.write(f"{peak}\n")
     dist.barrier()
