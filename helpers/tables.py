@@ -431,17 +431,17 @@ class _Split:
 
     def texts(self, text: str, label: str | None, ids: dict[int, int]) -> Iterator[tuple]:
         """(text, label, row in the file) of what is kept, with its final number."""
-        places = np.full(self.raw.rows, -1)
+        places = np.full(self.raw.rows, -1, np.int32)
         places[self.rows.index] = self.rows.label.map(ids).fillna(-1)
-        for (row, value), number in zip(self.raw.read(text), places.tolist(), strict=True):
+        for (row, value), number in zip(self.raw.read(text), places, strict=True):
             if number >= 0:
-                yield (value[:MAX_CHARACTERS], *([number] if label else []), row)
+                yield (value[:MAX_CHARACTERS], *([int(number)] if label else []), row)
 
 
 def _examine(path, raw: _Raw, where: str, text: str, label: str | None, remarks: list[str]) -> _Split:
     import pandas as pd
 
-    number, digest = np.zeros(raw.rows, np.int64), np.zeros(raw.rows, np.uint64)
+    number, digest = np.zeros(raw.rows, np.int32), np.zeros(raw.rows, np.uint64)
     labels, spellings = np.full(raw.rows, -1 if label else 0, np.int32), {}
     long, html, plain = [], 0, []
     for n, (row, value, *rest) in enumerate(raw.read(*filter(None, (text, label)))):
@@ -504,7 +504,7 @@ def _settle_labels(path, splits: dict[str, _Split], label: str, labels, remarks:
         remarks.append(f"Column {label!r} has labels as texts and as numbers; all read as texts.")
     for split in splits.values():
         numbers = {n: known.get(_key(spelling), -1) for n, spelling in enumerate(split.spellings)}
-        split.rows = split.rows.assign(label=split.rows.label.map(numbers))
+        split.rows = split.rows.assign(label=split.rows.label.map(numbers).astype(np.int32))
         split.drop(split.rows.label < 0, "with a label that train has not", remarks)
     return names
 
