@@ -236,11 +236,16 @@ def _write_arrow(file: Path, schema, rows: Iterable[tuple]) -> int:
     """Writes rows as an Arrow stream, a batch in memory at a time; returns how many."""
     import pyarrow as pa
 
-    total, rows = 0, iter(rows)
+    total, waiting, rows = 0, [], iter(rows)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         while batch := list(itertools.islice(rows, BATCH_ROWS)):
-            writer.write_batch(pa.record_batch([list(v) for v in zip(*batch, strict=True)], schema=schema))
+            waiting.append(pa.record_batch([list(v) for v in zip(*batch, strict=True)], schema=schema))
             total += len(batch)
+            if sum(part.nbytes for part in waiting) > 2**18:  # of few large batches, few pages are mapped at first
+                writer.write_batch(pa.concat_batches(waiting))
+                waiting = []
+        for part in waiting:
+            writer.write_batch(part)
     return total
 
 
