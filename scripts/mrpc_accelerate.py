@@ -123,7 +123,9 @@ def check_machine(config: dict, options: argparse.Namespace) -> None:
     file, local = options.config_file, config.get("num_processes", 1) // config["num_machines"]
     use_cpu, gpus = config.get("use_cpu", False), 0
     if not use_cpu and profile.use_cpu:
-        raise Refusal(f"{file} asks for GPUs, the profile for the CPU (use_cpu); give a --profile for GPUs")
+        raise Refusal(
+            f"{file} asks for GPUs, the profile for the CPU (use_cpu); take a *_cpu.yaml, or a --profile for GPUs"
+        )
     if not use_cpu:  # only then is torch worth the second that its import takes
         import torch
 
@@ -304,7 +306,6 @@ def train(options: argparse.Namespace) -> None:
     steps_per_epoch = math.ceil(len(train_loader) / accumulation)
     num_steps = options.max_train_steps or math.ceil(steps_per_epoch * settings.num_train_epochs)
     warmup = settings.warmup_steps if settings.warmup_steps >= 1 else math.ceil(num_steps * settings.warmup_steps)
-
     scheduler = transformers.get_scheduler("linear", raw_optimizer, int(warmup), num_steps)
     accelerator.register_for_checkpointing(scheduler)
 
