@@ -27,6 +27,8 @@ from html import escape
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from helpers.allocator import keep_freed_memory
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILT_IN = Path(__file__).with_suffix(".toml")
 # huggingface_hub, evaluate and the download counter of datasets read these once, when they are imported.
@@ -182,10 +184,13 @@ def load_profile(name: str | os.PathLike | None = None) -> Profile:
     A profile that names Hub ids asks whether the Hub answers, for at most HUB_SECONDS, unless HF_HUB_OFFLINE is set
     already. Without an answer it sets the same variables, and what the cache holds can be used.
 
+    On Linux it also makes steps on the CPU faster: see helpers/allocator.py.
+
     Raises:
         ProfileError: unknown profile, table or key, a wrong type or value, an unreadable file, a cycle of
             inheritance; on use of a table, a path that does not exist, or without the Hub an id that is not cached.
     """
+    keep_freed_memory()
     wanted = name or os.environ.get("FINETUNING_PROFILE") or "reduced"
     top, tables = {}, {table: {} for table in TABLES}
     for layer in reversed(_layers(wanted)):

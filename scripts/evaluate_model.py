@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import numpy as np
 
+from helpers.allocator import keep_freed_memory
 from helpers.profiles import check_hub
 from helpers.tables import TableError, read_table
 
@@ -105,6 +106,7 @@ def load_classifier(place: str, max_length: int | None):
     longest = min(longest, tokenizer.model_max_length)
     if max_length is not None and max_length > longest:
         raise Refusal(f"--max-length {max_length}: this model takes {longest} tokens at most")
+    keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
     trained = training_data(place).get("max_length", kept["max_length"])

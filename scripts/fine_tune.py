@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for helpers, 
 from evaluate_model import draw_confusion_matrix, measure
 from labelled_texts import InputError, bad_checkpoint, column, describe, load_tokenizer, one_line, prepare
 
+from helpers.allocator import keep_freed_memory
 from helpers.cards import model_card
 from helpers.profiles import check_hub
 from helpers.tables import TableError
@@ -556,6 +557,7 @@ def train(args: argparse.Namespace) -> None:
     if checkpoint:
         say("resuming", f"{checkpoint}")
 
+    keep_freed_memory()
     start = time.perf_counter()
     try:
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

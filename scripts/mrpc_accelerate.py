@@ -252,6 +252,7 @@ def train(options: argparse.Namespace) -> None:
     import datasets
     import torch
     import transformers
+    from accelerate.utils import set_seed  # the one in transformers imports PEFT and bitsandbytes: two seconds
     from torch.utils.data import DataLoader, RandomSampler
     from tqdm import tqdm
 
@@ -276,7 +277,7 @@ def train(options: argparse.Namespace) -> None:
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(settings.checkpoint, revision=settings.checkpoint_revision)
     train_rows, eval_rows = load_data(settings, tokenizer, accelerator)
-    transformers.set_seed(settings.seed)  # the new head is drawn here, on every process the same
+    set_seed(settings.seed)  # the new head is drawn here, on every process the same
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         settings.checkpoint, revision=settings.checkpoint_revision, num_labels=2
     )
@@ -306,7 +307,7 @@ def train(options: argparse.Namespace) -> None:
     steps_per_epoch = math.ceil(len(train_loader) / accumulation)
     num_steps = options.max_train_steps or math.ceil(steps_per_epoch * settings.num_train_epochs)
     warmup = settings.warmup_steps if settings.warmup_steps >= 1 else math.ceil(num_steps * settings.warmup_steps)
-    scheduler = transformers.get_scheduler("linear", raw_optimizer, int(warmup), num_steps)
+    scheduler = linear_schedule(raw_optimizer, int(warmup), num_steps)
     accelerator.register_for_checkpointing(scheduler)
 
     state = {"step": 0, "losses": [], "epochs": []}
@@ -316,7 +317,7 @@ def train(options: argparse.Namespace) -> None:
         state = json.loads((saved / "state.json").read_text())
         random_state = torch.get_rng_state()
     else:
-        transformers.set_seed(settings.seed)  # as Trainer does: dropout starts from here
+        set_seed(settings.seed)  # as Trainer does: dropout starts from here
     accelerator.print(
         f"{accelerator.num_processes} process(es) on {accelerator.device.type}, {kind_of(accelerator)}, "
         + (f"from step {state['step']} " if saved else "")
@@ -370,6 +371,18 @@ def train(options: argparse.Namespace) -> None:
     accelerator.end_training()
 
 
+def linear_schedule(optimizer, warmup_steps: int, num_steps: int):
+    """What get_scheduler("linear") of transformers makes, which imports PEFT and bitsandbytes for it."""
+    import torch
+
+    def share(step: int) -> float:
+        if step < warmup_steps:
+            return step / warmup_steps
+        return max(0.0, (num_steps - step) / max(1, num_steps - warmup_steps))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
 def training_step(accelerator, model, group: list) -> float:
     """Forward and backward of all batches of a step; returns the mean loss of its rows, on all processes.
 
@@ -391,7 +404,6 @@ def training_step(accelerator, model, group: list) -> float:
 
 def evaluate(accelerator, model, loader, settings) -> dict:
     """The metrics of the whole validation set; the main process computes them, the others return nothing."""
-    import evaluate as metrics  # the library, not this function
     import torch
 
     model.eval()
@@ -405,6 +417,8 @@ def evaluate(accelerator, model, loader, settings) -> dict:
         labels += label.tolist()
     if not accelerator.is_main_process:
         return {}
+    import evaluate as metrics  # the library, not this function; the other processes need not read it
+
     return metrics.load(settings.metric, "mrpc").compute(predictions=predictions, references=labels)
 
 

@@ -25,14 +25,13 @@ import zlib
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from torch.nn import functional as F
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for helpers, also where the project isn't installed
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from token_stream import InputError, Position, TokenStream
 
-from helpers.profiles import ProfileError, load_profile  # Hugging Face's libraries come later: it may set them offline
+from helpers.profiles import ProfileError, load_profile  # before Hugging Face's libraries: it may set them offline
+
+# torch is imported where it is used: a wrong option, or a Hub that does not answer, is reported without waiting for it.
 
 # What may change between a checkpoint and its continuation; everything else would change the losses.
 MAY_CHANGE = ("output_dir", "profile", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "report_to")
@@ -132,28 +131,58 @@ def build_config(args: argparse.Namespace, tokenizer):
     return config
 
 
-def causal_attention(module, query, key, value, mask, dropout: float = 0.0, **others):
-    """Attention among [rows, heads, length, head size], always in fp32 on a CPU, where bf16 takes 2.5 times as long."""
-    if query.device.type == "cpu":
-        query, key, value = query.float(), key.float(), value.float()
-    with torch.autocast(query.device.type, enabled=False):
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
-    return mixed.transpose(1, 2), None
-
-
 def build_model(config):
     """A GPT-2 with random weights whose forward pass is the training loss."""
+    import torch
+    from torch.nn import functional as F
     from transformers import AttentionInterface, GPT2LMHeadModel
+
+    def causal_attention(module, query, key, value, mask, dropout: float = 0.0, **others):
+        """Among [rows, heads, length, head size], always in fp32 on a CPU, where bf16 takes 2.5 times as long."""
+        if query.device.type == "cpu":
+            query, key, value = query.float(), key.float(), value.float()
+        with torch.autocast(query.device.type, enabled=False):
+            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        return mixed.transpose(1, 2), None
+
+    class HeadLoss(torch.autograd.Function):
+        """Cross-entropy of a linear head, in nats a token, made in parts together with its gradients.
+
+        The logits are the largest tensor of a step, and autograd would keep them for a backward that makes two more.
+        torch 2.13 has this as F.linear_cross_entropy: in bf16 on a CPU it takes twice as long, and its loss is 0.1 off.
+        """
+
+        @staticmethod
+        def forward(ctx, hidden, weight, labels):  # [tokens, width], [vocabulary, width], [tokens]
+            device = hidden.device.type
+            dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+            total, gradients = 0.0, ctx.needs_input_grad[0]
+            to_hidden = torch.empty_like(hidden) if gradients else None
+            to_weight = torch.zeros_like(weight, dtype=torch.float32) if gradients else None
+            with torch.autocast(device, enabled=False):
+                matrix = weight.to(dtype)
+                for start in range(0, len(labels), 1024):
+                    part = slice(start, start + 1024)
+                    rows, label = hidden[part].to(dtype), labels[part, None]
+                    scores = torch.log_softmax(rows @ matrix.t(), 1, dtype=torch.float32)
+                    total = total - scores.gather(1, label).sum()
+                    if gradients:  # probabilities, less 1 where the label is
+                        slopes = scores.exp_().scatter_add_(1, label, scores.new_full(label.shape, -1.0)).to(dtype)
+                        to_hidden[part] = slopes @ matrix
+                        to_weight += slopes.t() @ rows
+            ctx.save_for_backward(to_hidden, to_weight)
+            return total / len(labels)
+
+        @staticmethod
+        def backward(ctx, slope):
+            to_hidden, to_weight = ctx.saved_tensors
+            slope = slope / len(to_hidden)
+            return to_hidden * slope, to_weight * slope, None
 
     class GPT2ForPretraining(GPT2LMHeadModel):
         def forward(self, input_ids):  # [rows, length + 1]
-            hidden = self.transformer(input_ids[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
-            labels = input_ids[:, 1:].flatten()
-            # The logits are the largest tensor of the step: in parts, they stay in a CPU's cache.
-            size = len(labels) if hidden.is_cuda else 1024
-            parts = zip(hidden.split(size), labels.split(size), strict=True)
-            losses = [F.cross_entropy(self.lm_head(h), label, reduction="sum") for h, label in parts]
-            return torch.stack(losses).sum() / len(labels)
+            hidden = self.transformer(input_ids[:, :-1], use_cache=False).last_hidden_state
+            return HeadLoss.apply(hidden.flatten(0, 1), self.lm_head.weight, input_ids[:, 1:].flatten())
 
     AttentionInterface.register("causal", causal_attention)
     model = GPT2ForPretraining(config)
@@ -163,6 +192,8 @@ def build_model(config):
 
 def build_optimizers(args: argparse.Namespace, model) -> list:
     """AdamW for everything, or Muon for the matrices inside the blocks; weight decay for matrices only."""
+    import torch
+
     named = list(model.named_parameters())
     muon = [p for name, p in named if args.optim == "muon" and p.ndim == 2 and ".h." in name]
     rest = [p for _, p in named if all(p is not other for other in muon)]
@@ -300,6 +331,7 @@ class Log:
 
 def make_accelerator(args: argparse.Namespace):
     """Accelerate as its launcher asks for; alone or under torchrun, one process or DDP."""
+    import torch
     from accelerate import Accelerator, DistributedType, PartialState, utils
 
     cpu = args.use_cpu or not torch.cuda.is_available()
@@ -317,6 +349,9 @@ def make_accelerator(args: argparse.Namespace):
         accelerator.state.fsdp_plugin = utils.FullyShardedDataParallelPlugin()
         for state in (PartialState(), accelerator.state):
             state.distributed_type = DistributedType.FSDP
+    if cpu and accelerator.num_processes > 1:  # with more threads than cores they would mostly wait for each other
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+        torch.set_num_threads(max(1, os.cpu_count() // local))
     kind = accelerator.distributed_type.value
     if kind == "FSDP":
         accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = ["GPT2Block"]  # launch files may name another's
@@ -381,20 +416,23 @@ def training_step(accelerator, model, optimizers: list, batches, max_grad_norm: 
     return total
 
 
-@torch.no_grad()
 def evaluate(accelerator, model, blocks, rows: int) -> float:
     """Returns the mean loss in nats a token over blocks [blocks, length + 1], each process taking its share."""
+    import torch
+
     total = torch.zeros((), device=accelerator.device)
     model.eval()
     for i in range(0, len(blocks), rows * accelerator.num_processes):
         mine = blocks[i + rows * accelerator.process_index :][:rows]
-        # A process without blocks joins in all the same: where weights are sharded, the others need it.
-        total += model((mine if len(mine) else blocks[:1]).to(accelerator.device)) * len(mine)
+        with torch.no_grad():
+            # A process without blocks joins in all the same: where weights are sharded, the others need it.
+            total += model((mine if len(mine) else blocks[:1]).to(accelerator.device)) * len(mine)
     model.train()
     return accelerator.reduce(total, "sum").item() / len(blocks)
 
 
 def train(args: argparse.Namespace) -> None:
+    import torch
     from accelerate.utils import broadcast, set_seed
     from tqdm import tqdm
     from transformers import AutoTokenizer

@@ -4,17 +4,22 @@ Documents are tokenised and joined with end-of-text between them, and the row of
 padded, nothing is thrown away at a document's end.
 """
 
+from __future__ import annotations
+
 import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from helpers.streams import check_ranges, steady
+
+if TYPE_CHECKING:
+    import torch
 
 FILE_KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
 
@@ -180,5 +185,7 @@ class TokenStream:
 
 def cut(ids: np.ndarray, length: int) -> torch.Tensor:
     """Cuts a row of ids into blocks [blocks, length + 1] that overlap by one; what fills no block is left out."""
+    import torch
+
     blocks = np.lib.stride_tricks.sliding_window_view(ids, length + 1)[::length]
     return torch.from_numpy(blocks.astype(np.int64))
