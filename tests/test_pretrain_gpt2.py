@@ -267,7 +267,7 @@ def test_it_says_what_it_will_take_learns_and_saves_a_model(uninterrupted):
 
 
 def test_its_loss_is_that_of_transformers(tokenizer):
-    """Predicting in parts with labels moved beforehand changes nothing, nor does the other GELU."""
+    """The head in parts, with its gradients made beforehand, changes nothing, nor does the other GELU."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -279,10 +279,19 @@ def test_its_loss_is_that_of_transformers(tokenizer):
     ids = torch.randint(0, 4096, (40, 33))
     loss, expected = model(ids), plain(input_ids=ids, labels=ids).loss
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
-    for optimizer in (loss, expected):
-        optimizer.backward()
+    for each in (loss, expected):
+        each.backward()
     for (name, parameter), other in zip(model.named_parameters(), plain.parameters(), strict=True):
         assert torch.allclose(parameter.grad, other.grad, atol=1e-5), name
+    with torch.no_grad():
+        assert model(ids).item() == loss.item()
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        in_bf16 = model(ids)
+    (2 * in_bf16).backward()  # a factor, as accumulation has one
+    assert in_bf16.item() == pytest.approx(expected.item(), abs=1e-2)
+    head, other = model.lm_head.weight.grad / 2, plain.lm_head.weight.grad
+    assert (head - other).norm() < 0.02 * other.norm()
 
 
 def test_two_processes_take_the_same_steps_as_one(uninterrupted, tmp_path):
