@@ -30,8 +30,7 @@ rows, length = {shape}
 ids = torch.randint(10, 1000, (rows, length))
 if {name!r} == "pretraining":
     import pretrain_gpt2
-    tanh = dict(activation_function="gelu_pytorch_tanh")
-    config = transformers.AutoConfig.from_pretrained({root!r} + "/data/models/gpt2", **tanh)
+    config = transformers.AutoConfig.from_pretrained({root!r} + "/data/models/gpt2", activation_function="gelu")
     model, inputs = pretrain_gpt2.build_model(config), dict(input_ids=ids)
 else:
     path = {root!r} + "/data/models/{name}"
