@@ -10,6 +10,7 @@ that is only a dependency of those, no GPU or no network are reported, not error
 
 from __future__ import annotations
 
+import gc
 import getpass
 import importlib.metadata
 import os
@@ -216,7 +217,7 @@ def cores() -> tuple[int, float]:
     return every, usable
 
 
-def matmul_speed(torch, dtype, size: int = 512, seconds: float = 0.2) -> float:
+def matmul_speed(torch, dtype, size: int = 512, seconds: float = 0.1) -> float:
     """Floating-point operations a second of a square matrix product on the CPU, 2 n^3 each; the best of several."""
     a = torch.ones(size, size, dtype=dtype)
     best, started = float("inf"), time.perf_counter()
@@ -272,6 +273,7 @@ def private(text: str) -> str:
 def _import_torch(needed: list[str], found: dict[str, str], problems: list[str]):
     if "torch" not in found:
         return None
+    gc.disable()  # what the import makes stays: looking for garbage in it, now and at the exit, takes a second
     try:
         import torch
 
@@ -279,6 +281,9 @@ def _import_torch(needed: list[str], found: dict[str, str], problems: list[str])
     except Exception as error:  # a broken build raises OSError, ImportError and others
         problems.append(f"torch does not import: {(str(error).splitlines() or [type(error).__name__])[0]}")
         return None
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _gpu(torch) -> tuple[list[str], float]:

@@ -165,7 +165,7 @@ def build_model(config):
                     part = slice(start, start + 1024)
                     rows, label = hidden[part].to(dtype), labels[part, None]
                     shares = torch.softmax(rows @ matrix.t(), 1, dtype=torch.float32)
-                    total = total - shares.gather(1, label).clamp_min(1e-38).log().sum()  # the smallest that is not 0
+                    total = total - shares.gather(1, label).clamp_min(1e-38).log().sum()  # of 0 it would be infinite
                     if gradients:  # the shares, less 1 where the label is
                         slopes = shares.scatter_add_(1, label, shares.new_full(label.shape, -1.0)).to(dtype)
                         to_hidden[part] = slopes @ matrix

@@ -146,7 +146,7 @@ ENTRY_POINTS = {
 
 @pytest.mark.parametrize("not_there", ["silent"], indirect=True)  # the slowest of the ways
 def test_first_useful_message_of_every_entry_point(not_there, tmp_path):
-    """Five seconds on the clock; where others use the cores: HUB_SECONDS for the question, and its own computing."""
+    """Five seconds: HUB_SECONDS for the question, and what it computes on a core of its own."""
     for name, words in ENTRY_POINTS.items():
         command = [sys.executable, *(word.format(out=tmp_path / name) for word in words)]
         env = environment(HF_ENDPOINT=not_there, HF_HOME=str(tmp_path / "cache"))
@@ -159,7 +159,7 @@ def test_first_useful_message_of_every_entry_point(not_there, tmp_path):
         assert "Traceback" not in said or name == "notebook"
         assert (outcome.returncode == 0) == (name == "doctor")
         print(f"{name:26} {wall:5.1f} s, of which {cpu:.1f} s on a core")
-        assert min(wall, cpu + profiles.HUB_SECONDS) < 5 and wall < 60, (name, wall, cpu)
+        assert cpu + profiles.HUB_SECONDS < 5 and wall < 60, (name, wall, cpu)  # wall: others may use the cores
 
 
 # --- What is asked for ---------------------------------------------------------------------------

@@ -267,23 +267,18 @@ def test_it_says_what_it_will_take_learns_and_saves_a_model(uninterrupted):
 
 
 def test_its_loss_is_that_of_transformers(tokenizer):
-    """The head in parts, with its gradients made beforehand, changes nothing; the exact GELU next to nothing."""
+    """The head in parts, with its gradients made beforehand, changes nothing, nor does the other GELU."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     args = pretrain_gpt2.parse_arguments(["--output-dir=unused", *TINY])
     config = pretrain_gpt2.build_config(args, tokenizer)
     model = pretrain_gpt2.build_model(config)
-    plain, approximate = (
-        GPT2LMHeadModel(GPT2Config(**{**config.to_dict(), "activation_function": activation}))
-        for activation in ("gelu", "gelu_new")
-    )
-    for other in (plain, approximate):
-        other.load_state_dict(model.state_dict())
+    plain = GPT2LMHeadModel(GPT2Config(**{**config.to_dict(), "activation_function": "gelu_new"}))
+    plain.load_state_dict(model.state_dict())
     ids = torch.randint(0, 4096, (40, 33))
     loss, expected = model(ids), plain(input_ids=ids, labels=ids).loss
     assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
-    assert loss.item() == pytest.approx(approximate(input_ids=ids, labels=ids).loss.item(), abs=1e-4)
     for each in (loss, expected):
         each.backward()
     for (name, parameter), other in zip(model.named_parameters(), plain.parameters(), strict=True):
