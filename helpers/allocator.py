@@ -12,9 +12,9 @@ def keep_freed_memory() -> bool:
     """Lets the next step have the memory of the last one, on Linux with the GNU C library; elsewhere does nothing.
 
     By default that library returns large blocks to the system, and every step gets them back as new pages, which the
-    system has to fill with zeros first: thousands a step, and some of its time (tests/test_allocator.py measures
-    both). Up to KEPT free bytes stay with the process until it ends. GPUs have their own allocator, which keeps what
-    was freed anyway.
+    system has to fill with zeros first: up to thousands a step, and some of its time (tests/test_allocator.py
+    measures both). Up to KEPT free bytes stay with the process until it ends. GPUs have their own allocator, which
+    keeps what was freed anyway.
 
     Returns:
         Whether the library was there and agreed.

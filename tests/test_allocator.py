@@ -62,9 +62,12 @@ def run(name: str, shape: tuple[int, int], kept: bool, steps: int = 8) -> tuple[
     return tuple(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_a_step_reuses_the_memory_of_the_last():
+def test_a_step_reuses_the_memory_of_the_last(monkeypatch):
+    # left alone, the library moves its threshold by what happens to be freed, differently on each machine; this fixes
+    # it at the value that it starts with, and keep_freed_memory has to overrule it
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(128 << 10))
     given_back, kept = (run("distilbert", (16, 100), kept)[0] for kept in (False, True))
-    assert kept < 50 < given_back
+    assert kept < 50 and given_back > 1000
 
 
 @pytest.mark.slow
