@@ -99,7 +99,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     train.add_argument("--weight-decay", type=share, default=0.01)
     train.add_argument("--eval-steps", type=count, help="by default an epoch, or equal parts of it of at most 500")
     train.add_argument("--early-stopping-patience", type=number(int, 0), default=3, help="in evaluations; 0: never")
-    train.add_argument("--class-weights", choices=["auto", "balanced", "none"], default="auto")
+    train.add_argument("--class-weights", choices=["auto", "balanced", "sqrt", "none"], default="auto",
+                       help="auto: sqrt if a class has over 3 times the rows of another, else none")  # fmt: skip
     train.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="by default on GPUs that compute in it")
     train.add_argument("--activation-checkpointing", action="store_true")
     train.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=42)
@@ -216,14 +217,20 @@ def choose_epochs(args, rows: int, classes: int) -> float:
 
 
 def class_weights(args, counts: list[int]):
-    """Weight of each class [classes] or None, and why."""
+    """Weight of each class [classes] or None, and why.
+
+    "balanced" lets every class weigh the same, which can cost much accuracy where there are many. Its square root is
+    between that and none: with MiniLM on 10,000 synopses of Debian packages in 77 classes of 13 to 2,896 rows, accuracy
+    and macro-F1 were 53 and 36 % (balanced, fp32), 62 and 34 % (sqrt, bf16), 61 and 26 % (none, bf16).
+    """
     counts = np.maximum(counts, 1)
     ratio = counts.max() / counts.min()
-    if args.class_weights == "none" or (args.class_weights == "auto" and ratio <= 3):
-        return None, f"none: the largest class has {ratio:.1f} times the rows of the smallest"
-    weights = np.minimum(counts.sum() / (len(counts) * counts), 10)
-    return weights, (f"balanced, {weights.min():.2f} to {weights.max():.2f}: the largest class has {ratio:.1f} times "
-                     "the rows of the smallest")  # fmt: skip
+    kind = ("sqrt" if ratio > 3 else "none") if args.class_weights == "auto" else args.class_weights
+    because = f"the largest class has {ratio:.1f} times the rows of the smallest"
+    if kind == "none":
+        return None, f"none: {because}"
+    weights = np.minimum((counts.sum() / (len(counts) * counts)) ** (0.5 if kind == "sqrt" else 1), 10)
+    return weights, f"{kind}, {weights.min():.2f} to {weights.max():.2f}: {because}"
 
 
 class LengthSampler:

@@ -27,6 +27,7 @@ from helpers.profiles import ROOT, load_profile
 load_profile("reduced")  # offline, before any library is imported
 sys.path.insert(0, str(ROOT / "scripts"))
 import pretrain_gpt2  # noqa: E402
+import pretraining_speed  # noqa: E402
 
 CORPUS = str(ROOT / "data" / "openwebtext")
 TINY = [
@@ -292,6 +293,26 @@ def test_its_loss_is_that_of_transformers(tokenizer):
     assert in_bf16.item() == pytest.approx(expected.item(), abs=1e-2)
     head, other = model.lm_head.weight.grad / 2, plain.lm_head.weight.grad
     assert (head - other).norm() < 0.02 * other.norm()
+
+
+def test_attention_in_bf16_on_a_cpu(tokenizer):
+    """Step by step it is what torch's kernel makes of the same numbers in fp32, but for rounding."""
+    import torch
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    args = pretrain_gpt2.parse_arguments(["--output-dir=unused", *TINY])
+    pretrain_gpt2.build_model(pretrain_gpt2.build_config(args, tokenizer))  # which registers it
+    attend = ALL_ATTENTION_FUNCTIONS["causal"]
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 3, 40, 16, requires_grad=True) for _ in "qkv"]
+    slope, gradients, mixed = torch.randn(2, 40, 3, 16), {}, {}
+    for dtype in (torch.float32, torch.bfloat16):
+        mixed[dtype] = attend(None, *(part.to(dtype) for part in parts), None)[0].float()
+        gradients[dtype] = torch.autograd.grad((mixed[dtype] * slope).sum(), parts)
+    for one, other in zip(*([mixed[dtype], *gradients[dtype]] for dtype in gradients), strict=True):
+        assert (one - other).norm() < 0.01 * one.norm()
+    later = [part.detach().bfloat16().index_fill(2, torch.arange(20, 40), 9.0) for part in parts]
+    assert torch.equal(attend(None, *later, None)[0].float()[:, :20], mixed[torch.bfloat16][:, :20])
 
 
 def test_two_processes_take_the_same_steps_as_one(uninterrupted, tmp_path):
@@ -584,123 +605,12 @@ def test_five_launchers_take_the_same_steps(tmp_path):
         shutil.rmtree(tmp_path / "again")
 
 
-# On a machine that computes other things too, CLOCK = time.process_time with OMP_NUM_THREADS=1 tells more.
-CLOCK = time.perf_counter
-SHAPES = {"0.7 M": (2, 128, 4, 2048, 16, 128), "4 M": (4, 256, 4, 4096, 16, 128), "124 M": (12, 768, 12, 50257, 2, 256)}
-
-
-def plain_torch_gpt(layers, width, heads, vocabulary, positions):
-    """The shape of GPT-2 in nothing but torch, the way nanoGPT is built: no Accelerate, no transformers."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-            self.attend, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-        def forward(self, x):
-            parts = self.attend(self.norms[0](x)).split(width, dim=2)
-            q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in parts)
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.mix(mixed.transpose(1, 2).flatten(2))
-            return x + self.narrow(F.gelu(self.widen(self.norms[1](x))))
-
-    class GPT(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(positions, width)
-            self.blocks, self.norm = nn.Sequential(*(Block() for _ in range(layers))), nn.LayerNorm(width)
-            nn.init.normal_(self.tokens.weight, std=0.02)
-
-        def forward(self, ids):
-            x = self.tokens(ids[:, :-1]) + self.places(torch.arange(ids.shape[1] - 1))
-            logits = F.linear(self.norm(self.blocks(x)), self.tokens.weight)
-            return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-
-    return GPT()
-
-
-def compare_speed(shape: str, precision: str, seconds: float = 20, compiled: bool = False) -> tuple[dict, float]:
-    """Returns tokens/s of three loops that take turns step by step (medians), and the reading's share of our step.
-
-    Transformers' GPT-2 in a plain loop, a GPT in plain torch, and the program's own steps: the same shape, data and
-    precision, no dropout. `compiled`: the last two through torch.compile.
-    """
-    import statistics
-
-    import torch
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-
-    layers, width, heads, vocabulary, rows, length = SHAPES[shape]
-    args = pretrain_gpt2.parse_arguments(["--output-dir=unused"])
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    stream = pretrain_gpt2.TokenStream(args, tokenizer)
-    batches = stream.read_ahead(rows, length, pretrain_gpt2.Position())
-    config = GPT2Config(
-        n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=1024,
-        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    loops = {}
-
-    def add_plain_loop(name, model, loss_of, **options):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, **options)
-
-        def step(ids):
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = loss_of(model, ids)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            return loss.item()
-
-        loops[name] = step
-
-    def transformers_loss(model, ids):
-        ids = ids[:, :-1].contiguous()
-        return model(input_ids=ids, labels=ids).loss
-
-    add_plain_loop("transformers", GPT2LMHeadModel(config), transformers_loss)
-    gpt = plain_torch_gpt(layers, width, heads, vocabulary, 1024)
-    add_plain_loop("torch", torch.compile(gpt) if compiled else gpt, lambda model, ids: model(ids), fused=True)
-    AcceleratorState._reset_state(True)  # of the comparison before
-    accelerator = Accelerator(cpu=True, mixed_precision=precision)
-    config.activation_function = "gelu"  # as build_config does
-    model = pretrain_gpt2.build_model(config)
-    if compiled:
-        model.compile()
-    model, *optimizers = accelerator.prepare(model, *pretrain_gpt2.build_optimizers(args, model))
-    loops["program"] = lambda ids: pretrain_gpt2.training_step(accelerator, model, optimizers, [ids], 1.0).item()
-
-    times = {name: [] for name in loops}
-    end, warm = 0.0, 2
-    while warm > 0 or time.perf_counter() < end or len(times["program"]) < 3:
-        if warm == 0:
-            end = time.perf_counter() + seconds
-            times, stream.seconds = {name: [] for name in loops}, 0.0
-        warm -= 1
-        ids = next(batches)[0] % vocabulary
-        for name, step in loops.items():
-            start = CLOCK()
-            step(ids)
-            times[name].append(CLOCK() - start)
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
-    reading = stream.seconds / len(times["program"]) / medians["program"]
-    return {name: rows * length / taken for name, taken in medians.items()}, reading
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["no", "bf16"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", pretraining_speed.SHAPES)
 def test_speed(shape, precision):
-    """Needs a quiet machine: OMP_NUM_THREADS=2 pytest -m slow -s -k speed tests/test_pretrain_gpt2.py"""
-    speeds, reading = compare_speed(shape, precision)
+    """Needs a quiet machine: pytest -m slow -s -k speed tests/test_pretrain_gpt2.py"""
+    speeds, reading = pretraining_speed.compare_speed(shape, precision)
     ours = speeds["program"]
     print(
         f"\n{shape}, {precision}: transformers {speeds['transformers']:,.0f} tokens/s, plain torch "

@@ -1,0 +1,211 @@
+"""Tokens per second of pretrain_gpt2.py's own steps, beside two plain loops over the same batches.
+
+    python tests/pretraining_speed.py                              # all shapes, fp32 and bf16, about six minutes
+    python tests/pretraining_speed.py --shape "4 M" --precision bf16 --torch-compile
+
+The plain loops are Transformers' GPT-2 as it comes, and a GPT in nothing but torch, the way nanoGPT is built. Each loop
+has a process of its own, so that none gets what another does for its memory; they take turns, step by step, and
+medians are compared. Run it when the machine has nothing else to do.
+"""
+
+import argparse
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "scripts")]
+
+# layers, width, heads, vocabulary, rows, length
+SHAPES = {"0.7 M": (2, 128, 4, 2048, 16, 128), "4 M": (4, 256, 4, 4096, 16, 128), "124 M": (12, 768, 12, 50257, 2, 256)}
+LOOPS = ("transformers", "torch", "program")
+
+
+def gpt2_config(layers, width, heads, vocabulary):
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=1024,
+        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+
+
+def plain_torch_gpt(layers, width, heads, vocabulary):
+    """The shape of GPT-2 in nothing but torch: no Accelerate, no transformers."""
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+            self.attend, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x):
+            parts = self.attend(self.norms[0](x)).split(width, dim=2)
+            q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in parts)
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.mix(mixed.transpose(1, 2).flatten(2))
+            return x + self.narrow(F.gelu(self.widen(self.norms[1](x))))
+
+    class GPT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(1024, width)
+            self.blocks, self.norm = nn.Sequential(*(Block() for _ in range(layers))), nn.LayerNorm(width)
+            nn.init.normal_(self.tokens.weight, std=0.02)
+
+        def forward(self, ids):
+            x = self.tokens(ids[:, :-1]) + self.places(torch.arange(ids.shape[1] - 1))
+            logits = F.linear(self.norm(self.blocks(x)), self.tokens.weight)
+            return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+    return GPT()
+
+
+def plain_loop(name, shape, precision, compiled):
+    """A function that trains on ids [rows, length + 1] and returns the loss."""
+    import torch
+
+    if name == "torch":
+        model, options = plain_torch_gpt(*shape), {"fused": True}
+        loss_of = torch.compile(model) if compiled else model
+    else:
+        from transformers import GPT2LMHeadModel
+
+        model, options = GPT2LMHeadModel(gpt2_config(*shape)), {}
+
+        def loss_of(ids):
+            ids = ids[:, :-1].contiguous()
+            return model(input_ids=ids, labels=ids).loss
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, **options)
+
+    def step(ids):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of(ids)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def program_loop(args, shape, precision, compiled):
+    """The same by what `pretrain_gpt2.train` calls."""
+    import pretrain_gpt2
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    config = gpt2_config(*shape)
+    config.activation_function = "gelu"  # as build_config does
+    model = pretrain_gpt2.build_model(config)
+    if compiled:
+        model.compile()
+    model, *optimizers = accelerator.prepare(model, *pretrain_gpt2.build_optimizers(args, model))
+    return lambda ids: pretrain_gpt2.training_step(accelerator, model, optimizers, [ids], 1.0).item()
+
+
+def take_turns(name, shape, precision, compiled, batches: str) -> None:
+    """One loop in its process: a step for each line that comes in, its seconds in a line that goes out.
+
+    The program reads the corpus as it does in training, and adds the seconds that this took; it leaves a copy of its
+    batches [steps, rows, length + 1] for the others.
+    """
+    import numpy as np
+    import torch
+
+    torch.manual_seed(0)
+    *shape, rows, length = SHAPES[shape]
+    if name == "program":
+        import pretrain_gpt2
+        from transformers import AutoTokenizer
+
+        args = pretrain_gpt2.parse_arguments(["--output-dir=unused", "--profile=reduced"])
+        stream = pretrain_gpt2.TokenStream(args, AutoTokenizer.from_pretrained(args.model))
+        start = pretrain_gpt2.Position()
+        made = stream.blocks(rows, length, start)
+        np.save(batches, np.stack([next(made)[0].numpy() for _ in range(50)]))
+        step, read = program_loop(args, shape, precision, compiled), stream.read_ahead(rows, length, start)
+        stream.seconds = 0.0
+    else:
+        step, copies = plain_loop(name, shape, precision, compiled), np.load(batches)
+        read = ((torch.from_numpy(copies[i % len(copies)]), None) for i in range(10**9))
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        ids = next(read)[0] % shape[3]
+        start = time.perf_counter()
+        step(ids)
+        print(time.perf_counter() - start, stream.seconds if name == "program" else 0.0, flush=True)
+
+
+def compare_speed(shape: str, precision: str, seconds: float = 30, compiled: bool = False) -> tuple[dict, float]:
+    """Returns each loop's tokens per second, and reading's share of the program's step.
+
+    Args:
+        shape: One of SHAPES.
+        precision: "no" or "bf16".
+        seconds: How long the loops take turns.
+        compiled: The last two loops through torch.compile.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        workers = {}
+        for name in reversed(LOOPS):  # the program leaves the batches for the others
+            command = [sys.executable, __file__, "--shape", shape, "--precision", precision, "--loop", name]
+            command += ["--batches", f"{folder}/batches.npy"] + ["--torch-compile"] * compiled
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            workers[name] = stack.enter_context(subprocess.Popen(command, **pipes))
+            stack.callback(workers[name].kill)
+            if workers[name].stdout.readline() != "ready\n":
+                raise SystemExit(f"the loop {name!r} did not start")
+
+        def turn() -> dict[str, tuple[float, float]]:
+            answers = {}
+            for name, worker in workers.items():
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+                answers[name] = tuple(map(float, worker.stdout.readline().split()))
+            return answers
+
+        for _ in range(3):
+            before = turn()  # the first steps are slower
+        turns, end = [], time.perf_counter() + seconds
+        while time.perf_counter() < end or len(turns) < 3:
+            turns.append(turn())
+    medians = {name: statistics.median(answers[name][0] for answers in turns) for name in LOOPS}
+    reading = (turns[-1]["program"][1] - before["program"][1]) / len(turns) / medians["program"]
+    *_, rows, length = SHAPES[shape]
+    return {name: rows * length / taken for name, taken in medians.items()}, reading
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, nargs="+", default=list(SHAPES))
+    parser.add_argument("--precision", choices=["no", "bf16"], nargs="+", default=["no", "bf16"])
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--torch-compile", action="store_true")
+    parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
+    parser.add_argument("--batches", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.loop:
+        return take_turns(options.loop, options.shape[0], options.precision[0], options.torch_compile, options.batches)
+    print("| shape, precision | transformers | plain torch | program | times transformers | times torch | reading |")
+    print("|---|---|---|---|---|---|---|")
+    for shape in options.shape:
+        for precision in options.precision:
+            speeds, reading = compare_speed(shape, precision, options.seconds, options.torch_compile)
+            ours = speeds["program"]
+            rates = " | ".join(f"{speed:,.0f}" for speed in speeds.values())
+            ratios = f"{ours / speeds['transformers']:.2f} | {ours / speeds['torch']:.2f} | {reading:.1%}"
+            print(f"| {shape}, {precision} | {rates} | {ratios} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
