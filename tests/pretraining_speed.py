@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder 
 
 # layers, width, heads, vocabulary, rows, length
 SHAPES = {"0.7 M": (2, 128, 4, 2048, 16, 128), "4 M": (4, 256, 4, 4096, 16, 128), "124 M": (12, 768, 12, 50257, 2, 256)}
-LOOPS = ("transformers", "torch", "program")
+LOOPS = ("program", "transformers", "torch")  # the first leaves its batches for the others
 
 
 def gpt2_config(layers, width, heads, vocabulary):
@@ -116,14 +116,16 @@ def program_loop(args, shape, precision, compiled):
 def take_turns(name, shape, precision, compiled, batches: str) -> None:
     """One loop in its process: a step for each line that comes in, its seconds in a line that goes out.
 
-    The program reads the corpus as it does in training, and adds the seconds that this took; it leaves a copy of its
-    batches [steps, rows, length + 1] for the others.
+    The program first leaves its batches [steps, rows, length + 1] for the others, and says how many seconds each took
+    with nothing else going on. Then it reads the corpus beside its steps, as it does in training, and adds the seconds
+    of that reading so far.
     """
     import numpy as np
     import torch
 
     torch.manual_seed(0)
     *shape, rows, length = SHAPES[shape]
+    alone = 0.0
     if name == "program":
         import pretrain_gpt2
         from transformers import AutoTokenizer
@@ -131,14 +133,17 @@ def take_turns(name, shape, precision, compiled, batches: str) -> None:
         args = pretrain_gpt2.parse_arguments(["--output-dir=unused", "--profile=reduced"])
         stream = pretrain_gpt2.TokenStream(args, AutoTokenizer.from_pretrained(args.model))
         start = pretrain_gpt2.Position()
-        made = stream.blocks(rows, length, start)
-        np.save(batches, np.stack([next(made)[0].numpy() for _ in range(50)]))
+        made, number = stream.blocks(rows, length, start), 500_000 // (rows * length)
+        next(made)  # opens the files
+        begin = time.perf_counter()
+        copies = [next(made)[0].numpy() for _ in range(number)]
+        alone = (time.perf_counter() - begin) / number
+        np.save(batches, np.stack(copies))
         step, read = program_loop(args, shape, precision, compiled), stream.read_ahead(rows, length, start)
-        stream.seconds = 0.0
     else:
         step, copies = plain_loop(name, shape, precision, compiled), np.load(batches)
         read = ((torch.from_numpy(copies[i % len(copies)]), None) for i in range(10**9))
-    print("ready", flush=True)
+    print(alone, flush=True)
     for _ in sys.stdin:
         ids = next(read)[0] % shape[3]
         start = time.perf_counter()
@@ -146,8 +151,11 @@ def take_turns(name, shape, precision, compiled, batches: str) -> None:
         print(time.perf_counter() - start, stream.seconds if name == "program" else 0.0, flush=True)
 
 
-def compare_speed(shape: str, precision: str, seconds: float = 30, compiled: bool = False) -> tuple[dict, float]:
-    """Returns each loop's tokens per second, and reading's share of the program's step.
+def compare_speed(shape: str, precision: str, seconds: float = 30, compiled: bool = False) -> tuple[dict, dict]:
+    """Returns each loop's tokens per second, and the share of the program's step that reading takes.
+
+    Reading, tokenising and packing, "alone": with nothing else going on; "beside" the steps: in the background, where
+    it waits for cores that are busy.
 
     Args:
         shape: One of SHAPES.
@@ -156,15 +164,16 @@ def compare_speed(shape: str, precision: str, seconds: float = 30, compiled: boo
         compiled: The last two loops through torch.compile.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        workers = {}
-        for name in reversed(LOOPS):  # the program leaves the batches for the others
+        workers, alone = {}, {}
+        for name in LOOPS:
             command = [sys.executable, __file__, "--shape", shape, "--precision", precision, "--loop", name]
             command += ["--batches", f"{folder}/batches.npy"] + ["--torch-compile"] * compiled
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             workers[name] = stack.enter_context(subprocess.Popen(command, **pipes))
             stack.callback(workers[name].kill)
-            if workers[name].stdout.readline() != "ready\n":
+            if not (ready := workers[name].stdout.readline()):
                 raise SystemExit(f"the loop {name!r} did not start")
+            alone[name] = float(ready)
 
         def turn() -> dict[str, tuple[float, float]]:
             answers = {}
@@ -180,7 +189,8 @@ def compare_speed(shape: str, precision: str, seconds: float = 30, compiled: boo
         while time.perf_counter() < end or len(turns) < 3:
             turns.append(turn())
     medians = {name: statistics.median(answers[name][0] for answers in turns) for name in LOOPS}
-    reading = (turns[-1]["program"][1] - before["program"][1]) / len(turns) / medians["program"]
+    beside = (turns[-1]["program"][1] - before["program"][1]) / len(turns)
+    reading = {"alone": alone["program"] / medians["program"], "beside": beside / medians["program"]}
     *_, rows, length = SHAPES[shape]
     return {name: rows * length / taken for name, taken in medians.items()}, reading
 
@@ -196,14 +206,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.loop:
         return take_turns(options.loop, options.shape[0], options.precision[0], options.torch_compile, options.batches)
-    print("| shape, precision | transformers | plain torch | program | times transformers | times torch | reading |")
-    print("|---|---|---|---|---|---|---|")
+    print("| shape, precision | program | transformers | torch | times transformers | times torch | reading | beside |")
+    print("|---|---|---|---|---|---|---|---|")
     for shape in options.shape:
         for precision in options.precision:
             speeds, reading = compare_speed(shape, precision, options.seconds, options.torch_compile)
             ours = speeds["program"]
             rates = " | ".join(f"{speed:,.0f}" for speed in speeds.values())
-            ratios = f"{ours / speeds['transformers']:.2f} | {ours / speeds['torch']:.2f} | {reading:.1%}"
+            ratios = f"{ours / speeds['transformers']:.2f} | {ours / speeds['torch']:.2f} | "
+            ratios += " | ".join(f"{share:.1%}" for share in reading.values())
             print(f"| {shape}, {precision} | {rates} | {ratios} |", flush=True)
 
 
