@@ -231,7 +231,7 @@ def test_few_rows_are_looked_at_more_often():
         return fine_tune.choose_epochs(args, rows, classes)
 
     assert [epochs(25_000, 2), epochs(1800, 2), epochs(1800, 77), epochs(300, 2)] == [3, 5, 10, 10]
-    assert epochs(8000, 77) == 5  # 77 labels take longer to tell apart than two
+    assert [epochs(8000, 77), epochs(16_000, 77)] == [10, 5]  # 77 labels take longer to tell apart than two
     assert epochs(300, 2, "--num-train-epochs=1.5") == 1.5
     assert epochs(1800, 2, "--gradient-accumulation-steps=2") == 9
 
