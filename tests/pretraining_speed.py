@@ -25,8 +25,9 @@ LOOPS = ("program", "transformers", "torch")  # the first leaves its batches for
 
 
 def gpt2_config(layers, width, heads, vocabulary):
-    from transformers import GPT2Config
+    from transformers import GPT2Config, logging
 
+    logging.set_verbosity_error()
     return GPT2Config(
         n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=1024,
         attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0,
