@@ -90,7 +90,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--lora-rank", type=count, default=16)
     model.add_argument("--lora-alpha", type=number(float, 0, above=True), default=32.0)
     train = p.add_argument_group("training, named as in TrainingArguments")
-    train.add_argument("--num-train-epochs", type=number(float, 0, 1000, True), help="by default 3, on few rows to 10")
+    train.add_argument("--num-train-epochs", type=number(float, 0, 1000, True), help="by default 3; few rows: to 10")
     train.add_argument("--max-steps", type=count, help="stop after so many steps, whatever the epochs")
     train.add_argument("--learning-rate", type=number(float, 0, 0.1, True), help="by default by the model's width")
     train.add_argument("--per-device-train-batch-size", type=count, default=16)
