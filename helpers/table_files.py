@@ -28,7 +28,7 @@ abstract article sms email mail passage transcript transcription complaint state
 title headline subject summary name"""
 LABEL_NAMES = """\
 label class category target sentiment intent polarity emotion topic y gold annotation
-type tag kind genre rating star score overall priority department product subject group code"""
+type tag kind genre rating star score overall priority department section product subject group code"""
 TEXT_NAMES = [set(line.split()) for line in TEXT_NAMES.splitlines()]
 LABEL_NAMES = [set(line.split()) for line in LABEL_NAMES.splitlines()]
 NUMBER = re.compile(r"[-+]?(\d[\d ,_']*)?[.,]?\d+([eE][-+]?\d+)?\s?%?")
