@@ -488,12 +488,14 @@ def test_columns_without_names_are_remarked(tmp_path):
 
 def test_other_columns_of_labels_are_remarked_unless_the_name_says_it(tmp_path):
     rows = "".join(f'"{t}",{c},{"net" if n % 3 else "doc"}\n' for n, (t, c) in enumerate(LONG))
-    table = read_table(put(tmp_path, "a.csv", "description,priority,section\n" + rows))
+    table = read_table(put(tmp_path, "a.csv", "description,priority,part\n" + rows))
     assert table.label_column == "priority"
     assert table.remarks == [
-        "Column 'priority' taken as the label, by its name; section could be it too: --label-column decides."
+        "Column 'priority' taken as the label, by its name; part could be it too: --label-column decides."
     ]
     assert read_table(put(tmp_path, "b.csv", "description,label,section\n" + rows)).remarks == []
+    with pytest.raises(TableError, match="priority, section may each be the label; choose one"):
+        read_table(put(tmp_path, "c.csv", "description,priority,section\n" + rows))
 
 
 def test_labels_are_sorted_and_numbers_by_value(tmp_path):
