@@ -70,7 +70,7 @@ test: $(STAMP)
 	$(OFFLINE) $(SHARE) "$(BIN)/python" -m pytest --nbval-lax --nbval-current-env notebooks -n $(WORKERS) --dist loadscope
 
 notebooks: $(STAMP)
-	$(OFFLINE) "$(BIN)/python" notebooks/execute.py
+	$(OFFLINE) "$(BIN)/python" tools/execute.py
 
 # Needs nothing installed: outside .venv it uses $(PYTHON) and says what is missing.
 doctor:
@@ -80,10 +80,10 @@ data: $(STAMP)
 	"$(BIN)/python" data/build/build.py
 
 memory-tables: $(STAMP)
-	$(OFFLINE) "$(BIN)/python" tests/memory_tables.py
+	$(OFFLINE) "$(BIN)/python" tools/memory_tables.py
 
 check-exercises: $(STAMP)
-	@$(OFFLINE) "$(BIN)/python" scripts/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)"
+	@$(OFFLINE) "$(BIN)/python" tools/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)"
 
 # One folder for a USB stick; WHEELS=none leaves the packages out.
 PROFILE = laptop
@@ -91,10 +91,10 @@ BUNDLE = classroom-bundle
 WHEELS = here
 
 classroom-bundle: $(STAMP)
-	"$(BIN)/python" scripts/classroom_bundle.py make "$(BUNDLE)" --profile "$(PROFILE)" --wheels $(WHEELS)
+	"$(BIN)/python" tools/classroom_bundle.py make "$(BUNDLE)" --profile "$(PROFILE)" --wheels $(WHEELS)
 
 install-from-bundle:
-	"$(PYTHON)" scripts/classroom_bundle.py install "$(BUNDLE)"
+	"$(PYTHON)" tools/classroom_bundle.py install "$(BUNDLE)"
 
 lint: $(STAMP)
 	"$(BIN)/python" -m ruff check .

@@ -25,13 +25,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from anywhere
-
 import numpy as np
 
 from helpers.allocator import keep_freed_memory
 from helpers.profiles import check_hub
-from helpers.tables import TableError, read_table
+from takehome.tables import TableError, read_table
 
 NAME = Path(__file__).name
 WINDOW = 1000  # rows that are tokenised at a time and sorted by length

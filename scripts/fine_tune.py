@@ -28,15 +28,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for helpers, also where the project isn't installed
 from evaluate_model import draw_confusion_matrix, measure
-from labelled_texts import InputError, bad_checkpoint, column, describe, load_tokenizer, one_line, prepare
 
 from helpers.allocator import keep_freed_memory
-from helpers.cards import model_card
 from helpers.profiles import check_hub
-from helpers.tables import TableError
+from takehome.card import model_card
+from takehome.tables import TableError
+from takehome.texts import InputError, bad_checkpoint, column, describe, load_tokenizer, one_line, prepare
 
 NAME = "fine_tune.py"
 CHECKPOINT = "distilbert/distilbert-base-uncased"

@@ -28,8 +28,6 @@ import sys
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs from anywhere
-
 from helpers.profiles import ProfileError, load_profile
 
 NAME = Path(__file__).name

@@ -5,7 +5,7 @@
     accelerate launch --config_file scripts/launch/fsdp2.yaml scripts/pretrain_gpt2.py --profile full ...
 
 What is not said on the command line comes from the profile (`--profile`, see helpers/profiles.toml). The corpus is
-anything that `load_dataset` streams; token_stream.py makes blocks of it.
+anything that `load_dataset` streams; takehome/tokens.py makes blocks of it.
 
 Stopped for whatever reason? Run the same command again: it goes on from the last checkpoint, with the same losses as if
 nothing had happened. In the output directory: `log.jsonl` (a line a step), `checkpoint-N` (whole or absent), and at the
@@ -25,11 +25,8 @@ import zlib
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for helpers, also where the project isn't installed
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from token_stream import InputError, Position, TokenStream
-
 from helpers.profiles import ProfileError, load_profile  # before Hugging Face's libraries: it may set them offline
+from takehome.tokens import InputError, Position, TokenStream
 
 # torch is imported where it is used: a wrong option, or a Hub that does not answer, is reported without waiting for it.
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not allocator.keep_freed_memory(), reason="needs
 
 STEPS = """
 import json, resource, statistics, sys, time
-sys.path[:0] = [{root!r}, {scripts!r}]
+sys.path.insert(0, {scripts!r})
 from helpers.allocator import keep_freed_memory
 if {kept}:
     keep_freed_memory()
@@ -54,7 +54,7 @@ print(json.dumps([statistics.median(faults[3:]), statistics.median(seconds[3:]),
 def run(name: str, shape: tuple[int, int], kept: bool, steps: int = 8) -> tuple[float, float, float]:
     """Median page faults and seconds of a training step in a process of its own, and the process's peak in MB."""
     program = STEPS.format(
-        root=str(ROOT), scripts=str(ROOT / "scripts"), kept=kept, name=name, shape=shape, steps=steps
+        scripts=str(ROOT / "scripts"), kept=kept, name=name, shape=shape, steps=steps
     )  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)

@@ -16,7 +16,7 @@ NAMES = ["optimizer_steps", "whole_batch_loss", "static_bytes", "epoch_to_keep"]
 
 @pytest.fixture
 def check(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.syspath_prepend(ROOT / "tools")
     import check_exercises
 
     return check_exercises

@@ -10,14 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import classroom_bundle
 import pytest
 from loopback_hub import Hub
 from test_hub import environment, load_profile_quietly, short
 
 from helpers.profiles import ROOT, load_profile
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import classroom_bundle
 
 LESSONS = ("01_concepts", "02_imdb_gpt2_classifier", "04_mrpc_trainer")
 
@@ -31,7 +29,7 @@ def made(tmp_path_factory):
         env = environment(HF_ENDPOINT=hub.url, HF_HOME=str(folder / "cache"), TQDM_DISABLE="1")
         outcomes = []
         for _ in range(2):  # the second time everything is there, but for what we take away
-            command = [sys.executable, "scripts/classroom_bundle.py", "make", str(bundle)]
+            command = [sys.executable, "tools/classroom_bundle.py", "make", str(bundle)]
             command += ["--profile", str(profile), "--wheels", "none"]
             outcomes.append(subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900))
             assert outcomes[-1].returncode == 0, outcomes[-1].stderr[-3000:]
@@ -62,14 +60,15 @@ def test_lessons_run_from_it_without_a_network(made, tmp_path):
     shutil.copytree(bundle / "course", course)
     offline = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]  # notebooks talk over loopback
     env = environment(HF_HOME=str(tmp_path / "cache"), PYTHONPATH=str(course))
-    command = [*offline, sys.executable, "scripts/classroom_bundle.py", "install", str(bundle)]
+    command = [*offline, sys.executable, "tools/classroom_bundle.py", "install", str(bundle)]
     outcome = subprocess.run(command, cwd=course, env=env, capture_output=True, text=True, timeout=600)
     assert outcome.returncode == 0, outcome.stderr
     assert "FINETUNING_PROFILE=classroom/classroom.toml" in outcome.stdout
     env["FINETUNING_PROFILE"] = str(course / "classroom" / "classroom.toml")
     for lesson in LESSONS:
         code = (
-            f"import sys; sys.path.insert(0, 'notebooks'); from execute import *; path = HERE / '{lesson}.ipynb'; "
+            f"import sys; sys.path.insert(0, 'tools'); from execute import *; "
+            f"path = Path('notebooks').resolve() / '{lesson}.ipynb'; "
             f"print(execute(read(path), path.parent, {env['FINETUNING_PROFILE']!r}))"
         )
         command = [*offline, sys.executable, "-c", code]

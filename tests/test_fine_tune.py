@@ -23,11 +23,10 @@ import pytest
 from helpers.profiles import ROOT, load_profile
 
 load_profile("reduced")  # offline, before any library is imported
-sys.path.insert(0, str(ROOT / "scripts"))
 import fine_tune  # noqa: E402
-import labelled_texts  # noqa: E402
 
-from helpers.tables import read_table  # noqa: E402
+from takehome import texts  # noqa: E402
+from takehome.tables import read_table  # noqa: E402
 
 MODEL = str(ROOT / "data/models/distilbert")
 DOCUMENTS = ROOT / "data/documents.csv"
@@ -151,36 +150,36 @@ def test_equal_texts_stay_together_and_every_class_has_its_share():
     rng = np.random.default_rng(0)
     labels = rng.choice(5, size=4000, p=[0.6, 0.2, 0.1, 0.08, 0.02])
     groups = rng.integers(0, 3000, size=4000)  # some texts come twice or three times, with another label too
-    parts = labelled_texts.split_rows(labels, groups, seed=1)
+    parts = texts.split_rows(labels, groups, seed=1)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(4000))
     sets = [set(groups[part]) for part in parts.values()]
     assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
     for name in ("validation", "test"):
         shares = np.bincount(labels[parts[name]], minlength=5) / np.bincount(labels)
         assert (abs(shares - 0.1) < 0.04).all()
-    again = labelled_texts.split_rows(labels, groups, seed=1)
+    again = texts.split_rows(labels, groups, seed=1)
     assert all((parts[name] == again[name]).all() for name in parts)
-    assert (labelled_texts.split_rows(labels, groups, seed=2)["test"][:9] != parts["test"][:9]).any()
+    assert (texts.split_rows(labels, groups, seed=2)["test"][:9] != parts["test"][:9]).any()
 
 
 def test_small_classes_are_in_training_first_and_large_data_is_not_wasted():
     labels = np.array([0] * 30 + [1] * 3 + [2] * 2 + [3])
-    parts = labelled_texts.split_rows(labels, np.arange(36), seed=0)
+    parts = texts.split_rows(labels, np.arange(36), seed=0)
     counts = {name: np.bincount(labels[part], minlength=4).tolist() for name, part in parts.items()}
     assert counts == {"train": [24, 1, 1, 1], "validation": [3, 1, 0, 0], "test": [3, 1, 1, 0]}
-    many = labelled_texts.split_rows(np.zeros(200_000, int), np.arange(200_000), seed=0)
+    many = texts.split_rows(np.zeros(200_000, int), np.arange(200_000), seed=0)
     assert (len(many["validation"]), len(many["test"])) == (5000, 5000)
 
 
 def test_texts_are_equal_whatever_case_spaces_and_punctuation():
     same = ["Don't  PANIC!", "don’t panic", "Ｄｏｎ＇ｔ panic ..."]
-    assert len({labelled_texts.normalise(text) for text in same}) == 1
-    assert labelled_texts.normalise(":-)") != labelled_texts.normalise(":-(")
+    assert len({texts.normalise(text) for text in same}) == 1
+    assert texts.normalise(":-)") != texts.normalise(":-(")
 
 
 def test_a_draw_has_every_label():
     labels = np.array([0] * 500 + [1] * 5 + [2])
-    drawn = labelled_texts.draw(np.arange(506), labels, 50, seed=0)
+    drawn = texts.draw(np.arange(506), labels, 50, seed=0)
     assert len(set(drawn)) == 50
     assert set(labels[drawn]) == {0, 1, 2}
 
@@ -218,7 +217,7 @@ def test_splits_that_the_data_has_are_kept_and_do_not_leak(rows, tmp_path):
     shouted = [[text.upper().replace(",", " ,"), label] for text, label in rows[:10]]
     write_csv(folder / "train.csv", [*rows[40:240], *shouted])
     args = fine_tune.parse_arguments([f"--data={folder}", "--output=y", f"--checkpoint={MODEL}"])
-    facts = labelled_texts.prepare(args, work)
+    facts = texts.prepare(args, work)
     assert facts["rows"] == {"train": 180, "validation": 20, "test": 40}
     assert sum(map(sum, facts["counts"].values())) == 240  # the ten that stand in test, too, are gone
     assert facts["max_length"] % 8 == 0
@@ -275,7 +274,7 @@ def test_the_output_is_whole_and_says_what_the_model_does(finished, small):
     # The model that was saved is the one that was measured: it gives the same answers to the test rows.
     table = read_table(small)
     labels = np.array(table.dataset["label"])
-    test = labelled_texts.split_rows(labels, labelled_texts.hash_texts(table.dataset), seed=42)["test"]
+    test = texts.split_rows(labels, texts.hash_texts(table.dataset), seed=42)["test"]
     classify = pipeline("text-classification", str(finished.output), device="cpu")
     answers = classify([table.dataset[int(i)]["text"] for i in test], truncation=True)
     again = np.zeros((6, 6), int)

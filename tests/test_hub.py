@@ -384,7 +384,7 @@ def course(tmp_path_factory):
     """The notebooks in a folder of their own, so that what they write is not in the reader's way; and one cache."""
     folder = tmp_path_factory.mktemp("course")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns("outputs", ".*"))
-    for name in ("scripts", "data", "helpers"):
+    for name in ("scripts", "data", "helpers", "takehome", "tools"):
         (folder / name).symlink_to(ROOT / name)
     with Hub() as hub:
         yield folder, environment(HF_ENDPOINT=hub.url, HF_HOME=str(folder / "cache"))
@@ -402,7 +402,8 @@ def test_notebooks_with_the_real_ids(name, shape, course):
     folder, env = course
     profile = short(shape, folder)
     code = (
-        f"import sys; sys.path.insert(0, 'notebooks'); from execute import *; path = HERE / {name!r}; "
+        f"import sys; sys.path.insert(0, 'tools'); from execute import *; "
+        f"path = Path('notebooks').resolve() / {name!r}; "
         f"print(execute(read(path), path.parent, {str(profile)!r}))"
     )
     outcome = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)

@@ -5,13 +5,13 @@ and on small notebooks made here, spoilt in one way each, to show that they find
 """
 
 import ast
-import importlib.util
 import json
 import re
 import shutil
 import statistics
 from pathlib import Path
 
+import execute
 import nbformat
 import pytest
 
@@ -26,16 +26,6 @@ ABSOLUTE = re.compile(r"(?<![\w.:/<~-])/[A-Za-z_][\w.-]*/[\w.-]+|\b[A-Za-z]:\\\w
 HOST = re.compile(r"\blocalhost\b|\b(?:127|10)\.\d+\.\d+\.\d+\b|\b192\.168\.\d+\.\d+\b")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,}\b")
 NOISE = re.compile(r"Warning\b|\bWARN(?:ING)?\b|[Dd]eprecat")
-
-
-def load_program():
-    spec = importlib.util.spec_from_file_location("execute_notebooks", NOTEBOOKS / "execute.py")
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
-    return program
-
-
-execute = load_program()
 
 
 def is_solution(path):

@@ -25,7 +25,6 @@ import pytest
 from helpers.profiles import ROOT, load_profile
 
 load_profile("reduced")  # offline, before any library is imported
-sys.path.insert(0, str(ROOT / "scripts"))
 import pretrain_gpt2  # noqa: E402
 import pretraining_speed  # noqa: E402
 

@@ -174,14 +174,13 @@ def main(arguments: list[str]) -> None:
 
 def every_fault(hub: Hub, folder: Path, seeds: list[int]):
     """Yields a row of the table for each fault and each seed."""
-    sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
     import datasets
     import huggingface_hub
     import huggingface_hub.utils._http
-    from token_stream import InputError, Position, TokenStream
     from transformers import AutoTokenizer
 
     import helpers.streams
+    from takehome.tokens import InputError, Position, TokenStream
 
     huggingface_hub.utils._http.time = helpers.streams.time = QuickTime()
     datasets.config.STREAMING_READ_RETRY_INTERVAL = 0.02

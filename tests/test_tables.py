@@ -1,4 +1,4 @@
-"""helpers/tables.py: files as other people make them are read, repaired and explained, or refused in one clear line."""
+"""takehome/tables.py: files as other people make them are read, repaired and explained, or refused in one line."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from helpers import table_files, tables
-from helpers.tables import TableError, read_table
+from takehome import table_files, tables
+from takehome.tables import TableError, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = [
@@ -653,7 +653,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
 def test_the_temporary_file_goes_with_the_process(tmp_path):
     path = put(tmp_path, "a.csv", csv_bytes())
-    code = "import sys; from helpers.tables import read_table; "
+    code = "import sys; from takehome.tables import read_table; "
     code += "print(read_table(sys.argv[1]).dataset.cache_files[0]['filename'])"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() and not Path(done.stdout.strip()).parent.exists()
@@ -663,7 +663,7 @@ def test_the_temporary_file_goes_with_the_process(tmp_path):
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     code = """
 import resource, sys
-from helpers.tables import read_table
+from takehome.tables import read_table
 table = read_table(sys.argv[1])
 print(len(table.dataset), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

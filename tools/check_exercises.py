@@ -1,6 +1,6 @@
 """Checks the exercises of a whole room: one line for each submitted notebook, one column for each exercise.
 
-    python scripts/check_exercises.py notebooks/02_imdb_gpt2_classifier.ipynb submitted/
+    python tools/check_exercises.py notebooks/02_imdb_gpt2_classifier.ipynb submitted/
 
 or `make check-exercises NOTEBOOK=notebooks/02_imdb_gpt2_classifier.ipynb SUBMITTED=submitted`. Which exercises there
 are, and what checks them, comes from our notebook, never from the submitted one. Of that only what the exercises

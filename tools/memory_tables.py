@@ -1,10 +1,10 @@
 """The tables behind `helpers.memory`: predicted and traced peaks beside what the real allocator handed out.
 
-    python tests/memory_tables.py accuracy      trace and estimate against real steps on the CPU
-    python tests/memory_tables.py adapters      LoRA and QLoRA against PEFT and bitsandbytes
-    python tests/memory_tables.py sharding      DDP, ZeRO and FSDP against two real processes
-    python tests/memory_tables.py comparison    other people's rules on the same steps, and their picture for README
-    python tests/memory_tables.py times         predicted seconds: measured steps, published training times
+    python tools/memory_tables.py accuracy      trace and estimate against real steps on the CPU
+    python tools/memory_tables.py adapters      LoRA and QLoRA against PEFT and bitsandbytes
+    python tools/memory_tables.py sharding      DDP, ZeRO and FSDP against two real processes
+    python tools/memory_tables.py comparison    other people's rules on the same steps, and their picture for README
+    python tools/memory_tables.py times         predicted seconds: measured steps, published training times
 
 The truth is the profiler's record of every allocation and release of torch's CPU allocator, for two processes the count
 of the C library (Linux). Neither shares code with the tracker in `helpers.memory`.

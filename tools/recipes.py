@@ -1,7 +1,7 @@
 """Which recipe needs fewer tokens: AdamW alone, or Muon for the matrices inside the blocks and AdamW for the rest?
 
-    python tests/recipes.py                      # the reduced profile, three seeds, about ten minutes on two cores
-    python tests/recipes.py --seeds 5 --steps 600
+    python tools/recipes.py                      # the reduced profile, three seeds, about ten minutes on two cores
+    python tools/recipes.py --seeds 5 --steps 600
 
 Learning rates come first: of each recipe the best of a few, in half the steps, on a seed that is not used again. Then,
 for each seed, AdamW trains for all steps, and Muon for a share of them, with warm-up and cosine fitted to the shorter
@@ -12,9 +12,9 @@ same order, and are built by scripts/pretrain_gpt2.py.
 import argparse
 import sys
 from pathlib import Path
-from statistics import fmean
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))  # the program itself is measured
+from statistics import fmean
 
 import pretrain_gpt2 as program
 

@@ -14,7 +14,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.memory_config import (
+from helpers.memory.config import (
     DECODERS,
     ENCODERS,
     LORA_TARGETS,

@@ -1,6 +1,6 @@
 """Reads texts and their labels from files that other people made, repairs what can be repaired, and says so.
 
-    from helpers.tables import read_table
+    from takehome.tables import read_table
     table = read_table("reviews.csv")
     table.dataset                 # datasets.Dataset with columns text, label and row, memory-mapped
     table.labels                  # ["negative", "positive"]
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.table_files import (
+from takehome.table_files import (
     BATCH_ROWS,
     LABEL_NAMES,
     TEXT_NAMES,

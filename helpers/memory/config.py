@@ -1,6 +1,6 @@
 """What is trained and how: a model's numbers, read from its config, and the settings of a run, checked.
 
-`helpers.memory` predicts from them and `helpers.memory_trace` builds the model from them. Nothing here needs torch.
+`helpers.memory` predicts from them and `helpers.memory.tracing` builds the model from them. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LORA_TARGETS = {"gpt2": ("c_attn",), "bert": ("query", "value"), "roberta": ("qu
 
 
 def _known_models() -> dict[str, dict]:
-    with open(Path(__file__).with_name("memory_models.toml"), "rb") as file:
+    with open(Path(__file__).with_name("models.toml"), "rb") as file:
         families = tomllib.load(file)["family"]
     return {name: family["common"] | own for family in families for name, own in family["models"].items()}
 

@@ -1,10 +1,10 @@
 """Opens files of rows as other people make them: their columns, and a stream of their rows, repaired where possible.
 
-    from helpers.table_files import open_splits
+    from takehome.table_files import open_splits
     columns, records = open_splits("reviews.csv", folder, None, None, remarks)["train"]
     row, values = next(records)        # where it stood, and its values as they were read
 
-helpers.tables makes texts and labels of them.
+takehome.tables makes texts and labels of them.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Executes the committed notebooks in place, top to bottom, and records what they cost.
 
-    python notebooks/execute.py                # all lessons, then all solutions
-    python notebooks/execute.py 02 solutions/01_concepts
-    python notebooks/execute.py --check        # only lists notebooks whose outputs are not those of their code
+    python tools/execute.py                # all lessons, then all solutions
+    python tools/execute.py 02 solutions/01_concepts
+    python tools/execute.py --check        # only lists notebooks whose outputs are not those of their code
 
 A notebook in which a cell raises stays as it was, unless the cell is tagged `raises-exception`. Seconds and peak
 memory go to measured.json, and from there between `<!-- measured -->` and `<!-- /measured -->` in the lesson's card,
@@ -29,7 +29,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-HERE = Path(__file__).resolve().parent
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 CORES = 2  # so that the figures mean the same wherever they are measured
 MARKED = re.compile(r"(<!-- measured -->).*?(<!-- /measured -->)", re.DOTALL)
 AFTERWARDS = re.compile(r"\*\*Afterwards you can\*\*:?\s*(.+)")
@@ -333,7 +333,7 @@ def find(names: list[str], folder: Path) -> list[Path]:
     return found
 
 
-def main(arguments: list[str] | None = None, folder: Path = HERE) -> int:
+def main(arguments: list[str] | None = None, folder: Path = NOTEBOOKS) -> int:
     """Runs the command line; returns the exit status: 1 if a notebook failed or is stale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="which notebooks, for instance 02 or solutions/02; default: all")

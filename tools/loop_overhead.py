@@ -1,7 +1,7 @@
 """What Trainer and Accelerate cost per step, against a plain loop on the same batches.
 
-    python tests/loop_overhead.py            # the reduced profile's MRPC, 8 rounds of 40 steps each, about a minute
-    python tests/loop_overhead.py --rounds 20 --profile my.toml
+    python tools/loop_overhead.py            # the reduced profile's MRPC, 8 rounds of 40 steps each, about a minute
+    python tools/loop_overhead.py --rounds 20 --profile my.toml
 
 Every round trains 40 steps with each loop, in changing order, from the same model and on the same rows. The time of a
 step is that between the ends of two steps; a round's ratio is that of the medians, and what is shown is the median
@@ -11,13 +11,9 @@ over rounds, with the lowest and highest beside it. Run it when the machine has 
 import argparse
 import math
 import statistics
-import sys
 import tempfile
 import time
 from itertools import islice
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.profiles import load_profile
 

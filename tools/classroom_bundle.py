@@ -23,7 +23,6 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # helpers, also where the project isn't installed
 from helpers.profiles import PLACES, ROOT, Pretraining, ProfileError, load_profile
 
 CHECKSUMS = "checksums.sha256"

@@ -1,7 +1,7 @@
 """Tokens per second of pretrain_gpt2.py's own steps, beside two plain loops over the same batches.
 
-    python tests/pretraining_speed.py                              # all shapes, fp32 and bf16, about six minutes
-    python tests/pretraining_speed.py --shape "4 M" --precision bf16 --torch-compile
+    python tools/pretraining_speed.py                              # all shapes, fp32 and bf16, about six minutes
+    python tools/pretraining_speed.py --shape "4 M" --precision bf16 --torch-compile
 
 The plain loops are Transformers' GPT-2 as it comes, and a GPT in nothing but torch, the way nanoGPT is built. Each loop
 has a process of its own, so that none gets what another does for its memory; they take turns, step by step, and
@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / folder) for folder in ("", "scripts")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))  # the program itself is measured
+
 
 # layers, width, heads, vocabulary, rows, length
 SHAPES = {"0.7 M": (2, 128, 4, 2048, 16, 128), "4 M": (4, 256, 4, 4096, 16, 128), "124 M": (12, 768, 12, 50257, 2, 256)}

@@ -18,8 +18,8 @@ optimizer's state and the batch, which are always there, they add:
 The peak is the largest of the five. Adding all gradients *and* all activations, as most guides do, counts two instants
 at once. To see where the numbers come from, read `_block`, then `estimate` from "Weights, gradients" on.
 
-The closed form is in this file. `memory_config` reads a model's numbers (the known models are a table of their own) and
-refuses nonsense; `memory_trace` traces and measures.
+The closed form is in this file. `config` reads a model's numbers (the known models are a table of their own) and
+refuses nonsense; `tracing` traces and measures.
 
 Sizes are in bytes; 1 GB is 1e9 bytes. On a GPU the kernels' workspaces, the allocator's fragmentation and the CUDA
 context (together often 0.5 to 2 GB) come on top: neither a closed form nor a trace can see them.
@@ -31,7 +31,7 @@ import math
 import textwrap
 from dataclasses import dataclass, field, replace
 
-from helpers.memory_config import (
+from helpers.memory.config import (
     ATTENTION,
     KNOWN_MODELS,
     LORA_TARGETS,
@@ -45,7 +45,7 @@ from helpers.memory_config import (
     check_settings,
     read_config,
 )
-from helpers.memory_trace import (
+from helpers.memory.tracing import (
     NOT_SEEN,
     Measurement,
     Trace,
@@ -666,7 +666,3 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.tables import read_table
+from takehome.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,0 +1,1 @@
+"""What the programs in scripts/ share. It imports `helpers`; nothing in `helpers` imports it."""
