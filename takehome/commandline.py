@@ -1,0 +1,79 @@
+"""Command lines that all programs share: numbers with bounds, errors in one line, an end that loses nothing."""
+
+import argparse
+import math
+import signal
+from collections.abc import Callable
+
+from takehome.errors import InputError, one_line
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a wrong option as an InputError; no option may be shortened."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str):
+        raise InputError(f"{one_line(message)} (--help lists all options)")
+
+
+def number(kind: type, low: float = -math.inf, high: float = math.inf, above: bool = False) -> Callable:
+    """The type of an option that takes a number from `low` to `high`, or above `low`; never nan or infinity.
+
+    Args:
+        kind: int or float.
+        low: the least value; with `above`, the value is above it.
+        high: the greatest value.
+        above: whether `low` itself is out of range.
+    """
+
+    def parse(text: str):
+        value = kind(text)
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is no finite number")
+        if value > high or value < low or (above and value == low):
+            least = f"above {low:g}" if above else f"at least {low:g}"
+            most = f", at most {high:g}" if high < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text} is out of range: {least}{most}")
+        return value
+
+    parse.__name__ = "whole number" if kind is int else "number"  # argparse names it where the text is no number
+    return parse
+
+
+class Stopped(Exception):
+    """A signal asked the program to stop, and what was reached is saved. `status` is the exit status."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+class StopSignals:
+    """Within `with`, Ctrl-C, SIGTERM and SIGHUP set `asked`: the step ends, a checkpoint is written. A second one
+    of them ends the program at once.
+
+    Use it in the main thread. After the checkpoint: `raise Stopped(signals.asked)`.
+    """
+
+    def __init__(self, say: Callable[[str], None] = print):
+        self.asked, self.say, self.before = 0, say, {}
+
+    def __enter__(self) -> "StopSignals":
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if number := getattr(signal, name, None):  # Windows has no SIGHUP
+                self.before[number] = signal.signal(number, self.ask)
+        return self
+
+    def ask(self, number: int, frame) -> None:
+        self.asked = number
+        self.restore()
+        self.say(f"{signal.Signals(number).name}: stopping after this step; once more stops at once")
+
+    def restore(self) -> None:
+        while self.before:
+            signal.signal(*self.before.popitem())
+
+    def __exit__(self, *_) -> None:
+        self.restore()
