@@ -59,7 +59,8 @@ def load_model(
     if lost or found["error_msgs"]:
         total = sum(not (new_head and in_head(model, name)) for name in model.state_dict())
         named = ", ".join(f"{name} {shapes.get(name, '')}".strip() for name in lost[:3])
-        renamed = sorted(name for name in found["unexpected_keys"] if name.endswith(lost[0] if lost else "\0"))
+        bare = lost[0].removeprefix(f"{model.base_model_prefix}.") if lost else "\0"
+        renamed = sorted(name for name in found["unexpected_keys"] if name.endswith(bare))
         instead = f"; it is stored as {one_line(renamed[0], 80)}" if renamed else ""
         why = f"{len(lost)} of {total} tensors ({named}){instead}" if lost else one_line(found["error_msgs"][0])
         raise InputError(
