@@ -59,9 +59,9 @@ def load_model(
     if lost or found["error_msgs"]:
         total = sum(not (new_head and in_head(model, name)) for name in model.state_dict())
         named = ", ".join(f"{name} {shapes.get(name, '')}".strip() for name in lost[:3])
-        bare = lost[0].removeprefix(f"{model.base_model_prefix}.") if lost else "\0"
+        bare = tuple(name.removeprefix(f"{model.base_model_prefix}.") for name in lost)
         renamed = sorted(name for name in found["unexpected_keys"] if name.endswith(bare))
-        instead = f"; it is stored as {one_line(renamed[0], 80)}" if renamed else ""
+        instead = f"; it holds {one_line(renamed[0], 80)} instead" if renamed else ""
         why = f"{len(lost)} of {total} tensors ({named}){instead}" if lost else one_line(found["error_msgs"][0])
         raise InputError(
             f"{checkpoint}: its weights do not fit its config.json: {why}. They would be random: save it once more "
