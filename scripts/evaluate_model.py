@@ -29,7 +29,8 @@ import numpy as np
 
 from helpers.allocator import keep_freed_memory
 from helpers.profiles import check_hub
-from takehome.tables import TableError, read_table
+from takehome.errors import InputError
+from takehome.tables import read_table
 
 NAME = Path(__file__).name
 WINDOW = 1000  # rows that are tokenised at a time and sorted by length
@@ -348,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with output_directory(options.output) as output:
             evaluate(options, output)
-    except (Refusal, TableError) as error:
+    except (Refusal, InputError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 2
     except OSError as error:

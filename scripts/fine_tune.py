@@ -24,6 +24,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,8 +34,8 @@ from evaluate_model import draw_confusion_matrix, measure
 from helpers.allocator import keep_freed_memory
 from helpers.profiles import check_hub
 from takehome.card import model_card
-from takehome.tables import TableError
-from takehome.texts import InputError, bad_checkpoint, column, describe, load_tokenizer, one_line, prepare
+from takehome.errors import InputError, one_line
+from takehome.texts import Facts, Source, bad_checkpoint, column, describe, load_tokenizer, prepare
 
 NAME = "fine_tune.py"
 CHECKPOINT = "distilbert/distilbert-base-uncased"
@@ -176,12 +177,12 @@ def clear(work: Path) -> Path | None:
 # --- Model and training --------------------------------------------------------------------------
 
 
-def build_model(args, tokenizer, facts: dict):
+def build_model(args, tokenizer, facts: Facts):
     """The checkpoint with a new head, and adapters if --lora."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    names = facts["labels"]
+    names = facts.labels
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             args.checkpoint, revision=args.checkpoint_revision, dtype=torch.float32, num_labels=len(names),
@@ -189,7 +190,7 @@ def build_model(args, tokenizer, facts: dict):
             problem_type="single_label_classification", ignore_mismatched_sizes=True,
         )  # fmt: skip
     except Exception as cause:
-        raise bad_checkpoint(args, cause) from cause
+        raise bad_checkpoint(args.checkpoint, cause) from cause
     model.config.pad_token_id = tokenizer.pad_token_id
     if args.lora:
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")  # peft 0.21 asks for it
@@ -426,16 +427,16 @@ def write_output(args, work: Path, model, tokenizer, results: dict) -> None:
 # --- The run -------------------------------------------------------------------------------------
 
 
-def decide(args, facts: dict, device: str) -> dict:
+def decide(args, facts: Facts, device: str) -> dict:
     """Everything that the result depends on: what was told, and the defaults that depend on data, model and device."""
     import torch
 
-    rows = facts["rows"]["train"]
+    rows = facts.rows["train"]
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * WORLD
-    epochs, steps_per_epoch = choose_epochs(args, rows, len(facts["labels"])), math.ceil(rows / batch)
+    epochs, steps_per_epoch = choose_epochs(args, rows, len(facts.labels)), math.ceil(rows / batch)
     steps = args.max_steps or math.ceil(steps_per_epoch * epochs)
     bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    rates = next(rates for most, *rates in LEARNING_RATES if facts["width"] <= most)
+    rates = next(rates for most, *rates in LEARNING_RATES if facts.width <= most)
     return {name: value for name, value in vars(args).items() if name not in MAY_CHANGE} | {
         "learning_rate": args.learning_rate or rates[args.lora],
         "num_train_epochs": epochs,
@@ -445,9 +446,9 @@ def decide(args, facts: dict, device: str) -> dict:
         "batch_size": batch,
         "bf16": bool(bf16 if args.bf16 is None else args.bf16),
         "device": device,
-        "max_length": facts["max_length"],
+        "max_length": facts.max_length,
         "processes": WORLD,
-        "rows_digest": facts["digest"],
+        "rows_digest": facts.digest,
     }
 
 
@@ -462,7 +463,7 @@ def find_start(args, work: Path, settings: dict) -> Path | None:
     return None if differ else checkpoint
 
 
-def announce(args, facts: dict, settings: dict, trainer, why: str) -> dict:
+def announce(args, facts: Facts, settings: dict, trainer, why: str) -> dict:
     """Says what the run will take; returns it: steps, seconds, bytes of a step."""
     model, train, device = trainer.model, trainer.train_dataset, settings["device"]
     order, size = np.argsort(column(train, "length")), args.per_device_train_batch_size
@@ -472,13 +473,13 @@ def announce(args, facts: dict, settings: dict, trainer, why: str) -> dict:
     first, *batches = [trainer.data_collator([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
     seconds = time_step(model, first, batches, settings["bf16"]) * (4 / 3 if args.activation_checkpointing else 1)
     steps, evaluations = settings["steps"], math.ceil(settings["steps"] / settings["eval_steps"])
-    evaluated = evaluations * facts["rows"]["validation"] + facts["rows"]["test"]  # forward only: a third of a step
+    evaluated = evaluations * facts.rows["validation"] + facts.rows["test"]  # forward only: a third of a step
     seconds *= steps * args.gradient_accumulation_steps + evaluated / WORLD / size / 3
-    memory = predict_memory(model, args, facts["max_length"], settings["bf16"], "cuda" if device == "cuda" else "cpu")
+    memory = predict_memory(model, args, facts.max_length, settings["bf16"], "cuda" if device == "cuda" else "cpu")
 
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    epochs, width = steps / settings["steps_per_epoch"], facts["width"]
+    epochs, width = steps / settings["steps_per_epoch"], facts.width
     rate = "as told" if args.learning_rate else f"the default for a width of {width}" + " with LoRA" * args.lora
     if device != "cuda" and (peak := peak_memory(False)):  # so far, without the two averages that AdamW keeps
         beside = f"; about {(peak + 8 * trained) / 1e9:.2f} GB with Python and the libraries"
@@ -497,23 +498,23 @@ def announce(args, facts: dict, settings: dict, trainer, why: str) -> dict:
     return {"steps": steps, "seconds": seconds, "step_memory_bytes": memory}  # fmt: skip
 
 
-def summarise(facts: dict, settings: dict, trainer, guesses) -> dict:
+def summarise(facts: Facts, settings: dict, trainer, guesses) -> dict:
     """What was measured, for metrics.json."""
     import torch
 
     history = [entry for entry in trainer.state.log_history if not any(key.startswith("test_") for key in entry)]
     best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"])
     probabilities = torch.tensor(guesses.predictions).float().softmax(-1).numpy()
-    test = measure(guesses.label_ids, probabilities.argmax(-1), probabilities.max(-1), facts["labels"])
-    common = int(np.argmax(facts["counts"]["train"]))
-    share, present = facts["counts"]["test"][common] / test["n"], np.count_nonzero(facts["counts"]["test"])
+    test = measure(guesses.label_ids, probabilities.argmax(-1), probabilities.max(-1), facts.labels)
+    common = int(np.argmax(facts.counts["train"]))
+    share, present = facts.counts["test"][common] / test["n"], np.count_nonzero(facts.counts["test"])
     return {
         "settings": settings,
         "test": test,
-        "majority_class": {"label": facts["labels"][common], "accuracy": share,
+        "majority_class": {"label": facts.labels[common], "accuracy": share,
                            "macro_f1": float(2 * share / (1 + share) / present)},
         "validation": {"step": best["step"]} | {key: best[f"eval_{key}"] for key in ("loss", "accuracy", "macro_f1")},
-        "data": facts,
+        "data": asdict(facts),
         "log_history": history,
     }  # fmt: skip
 
@@ -527,7 +528,12 @@ def train(args: argparse.Namespace) -> None:
     work = unfinished(args.output)
     if MAIN:
         check_output(args)
-        for line in describe(args, prepare(args, work)):
+        source = Source(args.data, args.text_column, args.label_column, args.dataset_config, args.dataset_revision)
+        facts = prepare(
+            source, load_tokenizer(args.checkpoint, args.checkpoint_revision, args.max_length), work,
+            seed=args.seed, max_length=args.max_length, max_train_samples=args.max_train_samples,
+        )  # fmt: skip
+        for line in describe(facts, args.data, args.max_length):
             say(*line)
 
     import torch
@@ -540,7 +546,7 @@ def train(args: argparse.Namespace) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would tell of kernels that are not needed here
     use_cpu = args.use_cpu or not torch.accelerator.is_available()
     processes = PartialState(cpu=use_cpu, timeout=timedelta(hours=6))  # where the others wait for the data
-    facts = json.loads((work / "facts.json").read_text())
+    facts = Facts.load(work)
     settings = decide(args, facts, processes.device.type)
     checkpoint = find_start(args, work, settings)
     processes.wait_for_everyone()
@@ -549,14 +555,14 @@ def train(args: argparse.Namespace) -> None:
         for path in work.glob("checkpoint-*") if checkpoint is None else []:
             shutil.rmtree(path)
 
-    tokenizer, _, _ = load_tokenizer(args)
-    tokenizer.model_max_length = facts["max_length"]  # so that whoever loads it reads as much as training did
+    tokenizer = load_tokenizer(args.checkpoint, args.checkpoint_revision, args.max_length).tokenizer
+    tokenizer.model_max_length = facts.max_length  # so that whoever loads it reads as much as training did
     transformers.set_seed(args.seed)  # the new head is drawn here
     model = build_model(args, tokenizer, facts)
-    splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts["rows"]}
+    splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.rows}
     for name in ("validation", "test"):
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
-    weights, why = class_weights(args, facts["counts"]["train"])
+    weights, why = class_weights(args, facts.counts["train"])
     trainer, progress = make_trainer(args, work, model, tokenizer, splits, weights, settings)
     predicted = announce(args, facts, settings, trainer, why)
     if checkpoint:
@@ -611,7 +617,7 @@ def main(arguments: list[str] | None = None) -> int:
         args = parse_arguments(arguments)
         train(args)
         return 0
-    except (InputError, TableError) as error:
+    except InputError as error:
         code, said = 2, str(error)
     except KeyboardInterrupt:
         code, said, stopped = 130, "interrupted", True

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from takehome.errors import InputError
+
 SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")  # of the files of a directory
 SPLITS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 SPLITS |= {"dev": "validation", "eval": "validation", "test": "test", "testing": "test"}
@@ -40,10 +42,6 @@ MAX_RECORD = 64_000_000  # characters that an open quote may swallow before we c
 BATCH_ROWS = 1000  # in memory at a time
 
 
-class TableError(ValueError):
-    """Data that cannot be used; one line that names the file, the row or column, and what to do."""
-
-
 Records = Iterator[tuple[int, list]]
 Source = tuple[list[str], Records]
 
@@ -61,7 +59,7 @@ def open_splits(path, folder: Path, config: str | None, revision: str | None, re
         remarks: gets a sentence for each repair; those of a file are complete when its records are read.
 
     Raises:
-        TableError: there is no such file, or none that can be read.
+        InputError: there is no such file, or none that can be read.
     """
     place = Path(path).expanduser()
     if place.is_dir():
@@ -77,7 +75,7 @@ def open_splits(path, folder: Path, config: str | None, revision: str | None, re
         return _hub(path, str(path), folder, config, revision, remarks)
     near = [file.name for file in place.parent.glob("*") if file.suffix in SUFFIXES] if place.parent.is_dir() else []
     there = f"; {place.parent} has {', '.join(sorted(near)[:8])}" if near else "; check the path"
-    raise TableError(f"{path}: no such file or directory{there}")
+    raise InputError(f"{path}: no such file or directory{there}")
 
 
 def _directory(place: Path, remarks: list[str]) -> dict[str, Source]:
@@ -94,10 +92,10 @@ def _directory(place: Path, remarks: list[str]) -> dict[str, Source]:
     for file in files:
         found.setdefault(_split_of(file.stem) or SPLITS.get(file.parent.name.lower()), []).append(file)
     if not files:
-        raise TableError(f"{place}: holds no CSV, TSV, JSONL or Parquet file and no class directories of .txt files")
+        raise InputError(f"{place}: holds no CSV, TSV, JSONL or Parquet file and no class directories of .txt files")
     if None in found:
         names = ", ".join(str(file.relative_to(place)) for file in files[:8])
-        raise TableError(f"{place}: which file? It holds {names}; name one, or call them train, validation and test")
+        raise InputError(f"{place}: which file? It holds {names}; name one, or call them train, validation and test")
     return _with_train(place, {split: _chain(group, remarks) for split, group in found.items()})
 
 
@@ -112,7 +110,7 @@ def _split_of(name: str) -> str | None:
 
 def _with_train(place, splits: dict) -> dict:
     if "train" not in splits:
-        raise TableError(f"{place}: has {', '.join(splits)} and no train; name the file to read instead")
+        raise InputError(f"{place}: has {', '.join(splits)} and no train; name the file to read instead")
     return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
 
 
@@ -140,7 +138,7 @@ def _text_files(place: Path, remarks: list[str]) -> Source:
         foreign: list[str] = []
         for row, (name, file) in enumerate(((name, file) for name, group in classes.items() for file in group), 1):
             encoding, errors = "cp1252", "replace"
-            with contextlib.suppress(TableError):  # one text in another script must not cost all the others
+            with contextlib.suppress(InputError):  # one text in another script must not cost all the others
                 encoding, errors = _encoding(file, [])
             if encoding == "cp1252":
                 foreign.append(f"{name}/{file.name}")
@@ -156,7 +154,7 @@ def _chain(files: list[Path], remarks: list[str]) -> Source:
     parts = [_file(file, remarks) for file in files]
     for file, (columns, _) in zip(files, parts, strict=True):
         if columns != parts[0][0]:
-            raise TableError(
+            raise InputError(
                 f"{file}: its columns {listed(columns)} are not {listed(parts[0][0])} as in {files[0].name}"
             )
     if len(parts) == 1:
@@ -175,7 +173,7 @@ def _hub(path, name: str, folder: Path, config, revision, remarks: list[str]) ->
         found = datasets.load_dataset(name, config, revision=revision, cache_dir=str(folder / "hub") if local else None)
     except Exception as error:
         todo = "check it" if local else "check the id and the network, or give a file"
-        raise TableError(f"{path}: cannot be loaded as a data set ({first_sentence(error)}); {todo}") from error
+        raise InputError(f"{path}: cannot be loaded as a data set ({first_sentence(error)}); {todo}") from error
     finally:
         if quiet:
             datasets.enable_progress_bars()
@@ -202,7 +200,7 @@ def _parquet(path: Path) -> Source:
             yield
         except (pa.ArrowInvalid, OSError) as error:
             said = first_sentence(error)
-            raise TableError(f"{path}: not a whole Parquet file ({said}); copy or write it again") from error
+            raise InputError(f"{path}: not a whole Parquet file ({said}); copy or write it again") from error
 
     def records(names: dict[str, list[str]]) -> Records:
         with whole():
@@ -238,13 +236,13 @@ def _file(path: Path, remarks: list[str]) -> Source:
     with path.open("rb") as file:
         head = file.read(65536)
     if not head.strip():
-        raise TableError(f"{path}: the file is empty; write a header, for instance text,label, and rows below it")
+        raise InputError(f"{path}: the file is empty; write a header, for instance text,label, and rows below it")
     if head.startswith(b"PAR1") or path.suffix.lower() == ".parquet":
         return _parquet(path)
     kinds = {b"PK\3\4": "an Excel or zip file", b"\x1f\x8b": "packed", b"\xd0\xcf\x11\xe0": "an Excel file"}
     for magic, kind in kinds.items():
         if head.startswith(magic):
-            raise TableError(f"{path}: is {kind}; unpack it, or save it as CSV UTF-8")
+            raise InputError(f"{path}: is {kind}; unpack it, or save it as CSV UTF-8")
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         return _json(path, remarks)
     return _csv(path, remarks)
@@ -260,7 +258,7 @@ def _encoding(path: Path, remarks: list[str]) -> tuple[str, str]:
         nuls = [head[start::2].count(0) / max(1, len(head) // 2) for start in (0, 1)]
         if max(nuls) > 0.4:
             if min(nuls) > 0.2:
-                raise TableError(f"{path}: is not text; save the table as CSV UTF-8")
+                raise InputError(f"{path}: is not text; save the table as CSV UTF-8")
             encoding = "utf-16-le" if nuls[1] > nuls[0] else "utf-16-be"
             remarks.append(f"{path.name} is {encoding.upper()} without a mark that says so, and was read as that.")
             return encoding, "replace"
@@ -284,7 +282,7 @@ def _encoding(path: Path, remarks: list[str]) -> tuple[str, str]:
         return "utf-8-sig", "strict"
     if damaged > foreign:  # a text in UTF-8 would have more characters that fit than bytes that do not
         if damaged > path.stat().st_size / 5:  # too many for a language of Latin letters
-            raise TableError(f"{path}: not UTF-8 (line {first}), and not in Latin letters; save it as UTF-8")
+            raise InputError(f"{path}: not UTF-8 (line {first}), and not in Latin letters; save it as UTF-8")
         remarks.append(f"{path.name} is not UTF-8 (line {first}) and was read as Windows-1252 (Latin-1).")
         return "cp1252", "replace"
     remarks.append(f"{counted(damaged, 'byte')} in {path.name} not UTF-8 (first in line {first}) and read as \ufffd.")
@@ -314,7 +312,7 @@ def _csv(path: Path, remarks: list[str]) -> Source:
         remarks.append(f"The columns of {path.name} are separated by {name}.")
     fields = [record for record in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if any(record)]
     if not fields:
-        raise TableError(f"{path}: the file is empty; write a header, for instance text,label, and rows below it")
+        raise InputError(f"{path}: the file is empty; write a header, for instance text,label, and rows below it")
     header = _has_header(fields)
     columns = [name.strip() for name in fields[0]] if header else [f"column {n}" for n in range(1, len(fields[0]) + 1)]
     if not header:
@@ -379,7 +377,7 @@ def _csv_records(path, lines, delimiter, width, header, linewise, remarks) -> Re
         except csv.Error as error:
             fields = _reparse(buffer[0], delimiter, width)
             if fields is None:
-                raise TableError(
+                raise InputError(
                     f"{path}, row {row} (line {line + 1}): a quotation mark opens and never closes, or stands alone; "
                     'close it, or write it twice ("") inside a quoted text'
                 ) from error
@@ -405,7 +403,7 @@ def _csv_records(path, lines, delimiter, width, header, linewise, remarks) -> Re
         found = f"{counted(len(quotes), 'row')} of {path.name} ({rows_named(quotes)})"
         remarks.append(f"Stray quotation marks in {found} taken as text.")
     if len(broken) > rows / 10:
-        raise TableError(
+        raise InputError(
             f"{path}, row {broken[0]}: {wrong} fields where the header has {width}, and so in {len(broken):,} "
             f"of {rows:,} rows; put quotation marks round each text that holds {delimiter!r}"
         )
@@ -443,13 +441,13 @@ def _json(path: Path, remarks: list[str]) -> Source:
             try:
                 parsed = enumerate(_json_rows(json.loads(path.read_text(encoding, errors).replace("\0", ""))), 1)
             except (ValueError, RecursionError) as error:
-                raise TableError(
+                raise InputError(
                     f"{path}: not JSON of rows ({error}); correct it, or write one object a line"
                 ) from error
         for number, value in parsed:
             if not isinstance(value, dict):
                 form = '{"text": "…", "label": "…"}'
-                raise TableError(f"{path}, line {number}: not an object such as {form}; write one a line")
+                raise InputError(f"{path}, line {number}: not an object such as {form}; write one a line")
             yield number, value
 
     columns = list(dict.fromkeys(name for _, value in objects() for name in value))
@@ -471,7 +469,7 @@ def _loads(path: Path, number: int, line: str):
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise TableError(f"{path}, line {number}: not valid JSON ({said}); correct or delete the line") from error
+        raise InputError(f"{path}, line {number}: not valid JSON ({said}); correct or delete the line") from error
 
 
 # ------------------------------------------------------------------ names and numbers

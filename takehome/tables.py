@@ -25,12 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
+from takehome.errors import InputError
 from takehome.table_files import (
     BATCH_ROWS,
     LABEL_NAMES,
     TEXT_NAMES,
     Records,
-    TableError,
     by_name,
     counted,
     is_date,
@@ -104,7 +104,7 @@ def read_table(
         cache_dir: where the Arrow file is written; by default in a temporary directory that goes with the process.
 
     Raises:
-        TableError: the data cannot be read or makes no table of texts; nothing is left behind.
+        InputError: the data cannot be read or makes no table of texts; nothing is left behind.
     """
     folder = _work_folder(cache_dir)
     remarks: list[str] = []
@@ -120,7 +120,7 @@ def read_table(
             said = f"no space left in {folder.parent} for a copy; free some, or set TMPDIR"
         else:
             said = f"{error.strerror or error} ({error.filename}); check the file and its rights"
-        raise TableError(f"{path}: {said}") from error
+        raise InputError(f"{path}: {said}") from error
     finally:
         for raw in folder.glob("*.raw"):
             raw.unlink()
@@ -257,7 +257,7 @@ def _choose_text(path, raw: _Raw, wanted: str | None, label_column: str | None, 
     name = _exactly(path, wanted, columns, "--text-column") if wanted else _best_text(path, columns, usual, remarks)
     column = columns[name]
     if not column.filled or column.mostly_plain:
-        raise TableError(
+        raise InputError(
             f"{path}: column {name!r} holds {column.mostly_plain or 'nothing'}, not texts; name another with "
             f"--text-column, there is {listed(columns)}"
         )
@@ -281,14 +281,14 @@ def _best_text(path, columns: dict[str, _Column], usual, remarks: list[str]) -> 
     rest = [name for name in filled if not by_name([name], LABEL_NAMES)[0]]
     if len(rest) == 1 and len(columns[rest[0]].values) > 2:  # single words may be texts too
         return rest[0]
-    raise TableError(f"{path}: no column holds texts (columns: {listed(columns)}); name one with --text-column")
+    raise InputError(f"{path}: no column holds texts (columns: {listed(columns)}); name one with --text-column")
 
 
 def _longest(path, names: list[str], columns: dict[str, _Column]) -> str:
     longest = max(columns[name].mean_length for name in names)
     close = [name for name in names if longest < 1.5 * columns[name].mean_length]
     if len(close) > 1:
-        raise TableError(f"{path}: {listed(close)} may each be the text; choose one with --text-column")
+        raise InputError(f"{path}: {listed(close)} may each be the text; choose one with --text-column")
     return close[0]
 
 
@@ -297,7 +297,7 @@ def _choose_label(path, raw: _Raw, wanted, text_column, labelled, labels, usual,
     if wanted is not None:
         name = _exactly(path, wanted, raw.columns, "--label-column")
         if name == text_column:
-            raise TableError(f"{path}: column {name!r} cannot be text and label at once; change one of the two options")
+            raise InputError(f"{path}: column {name!r} cannot be text and label at once; change one of the two options")
         return name
     likely = {name: column for name, column in columns.items() if column.looks_like_labels(raw.rows)}
     if labels is not None:
@@ -325,10 +325,10 @@ def _choose_label(path, raw: _Raw, wanted, text_column, labelled, labels, usual,
         remarks.append(f"Column {name!r} taken as the label: it has {counted(len(likely[name].values), 'value')}.")
         return name
     if len(raw.columns) == 1:
-        raise TableError(
+        raise InputError(
             f"{path}: one column only ({text_column!r}) and so no labels; separate text and label by a comma or tab"
         )
-    raise TableError(
+    raise InputError(
         f"{path}: no column holds labels, a few values that repeat (columns: {listed(raw.columns)}); "
         "name one with --label-column"
     )
@@ -339,7 +339,7 @@ def _same_classes(path, raw: _Raw, names: list[str], columns: dict[str, _Column]
     if len(names) == 1:
         return names[0]
     if not all(_one_to_one(raw, names[0], name) for name in names[1:]):
-        raise TableError(f"{path}: {listed(names)} may each be the label; choose one with --label-column")
+        raise InputError(f"{path}: {listed(names)} may each be the label; choose one with --label-column")
     return next((name for name in names if not columns[name].numbers), names[0])
 
 
@@ -362,7 +362,7 @@ def _exactly(path, wanted: str, columns, option: str) -> str:
     close = [name for name in columns if name == wanted]
     close = close or [name for name in columns if name.strip().lower() == wanted.strip().lower()]
     if len(close) != 1:
-        raise TableError(f"{path}: no column {wanted!r}; give {option} one of {listed(columns)}")
+        raise InputError(f"{path}: no column {wanted!r}; give {option} one of {listed(columns)}")
     return close[0]
 
 
@@ -374,14 +374,14 @@ def _build(path, raws, folder, text_column, label_column, labelled, labels, usua
 
     raw = raws["train"]
     if not raw.rows:
-        raise TableError(f"{path}: has a header and no rows; write at least two rows for each class")
+        raise InputError(f"{path}: has a header and no rows; write at least two rows for each class")
     text, label = _choose_text(path, raw, text_column, label_column, usual, remarks), None
     if labelled is not False:
         label = _choose_label(path, raw, label_column, text, labelled, labels, usual, remarks)
     for name, raw in raws.items():
         for column in filter(None, (text, label)):
             if column not in raw.columns and raw.rows:
-                raise TableError(
+                raise InputError(
                     f"{path}: {name} has no column {column!r} as train has; rename it, or leave {name} out"
                 )
     splits = {n: _examine(path, raw, f" of {n}" if len(raws) > 1 else "", text, label, remarks)
@@ -394,13 +394,13 @@ def _build(path, raws, folder, text_column, label_column, labelled, labels, usua
         if label is not None and labels is None:
             _drop_single(path, train, label, names, remarks)
     if train.rows.empty:
-        raise TableError(f"{path}: no row has a text{' and a label' if label else ''}; fill column {text!r}")
+        raise InputError(f"{path}: no row has a text{' and a label' if label else ''}; fill column {text!r}")
     features = datasets.Features({"text": datasets.Value("string")})
     if label is not None:
         order = sorted(set(train.rows.label), key=lambda n: _order(names[n])) if labels is None else range(len(names))
         features["label"] = datasets.ClassLabel(names=[names[n] for n in order])
         if len(order) < 2 and labels is None:
-            raise TableError(f"{path}: column {label!r} has one class only ({names[order[0]]!r}); add rows of another")
+            raise InputError(f"{path}: column {label!r} has one class only ({names[order[0]]!r}); add rows of another")
     features["row"] = datasets.Value("int64")
     done = {}
     for name, split in splits.items():
@@ -461,7 +461,7 @@ def _examine(path, raw: _Raw, where: str, text: str, label: str | None, remarks:
         if rest and rest[0]:
             labels[n] = spellings.setdefault(rest[0], len(spellings))
             if len(spellings) > MAX_LABELS:
-                raise TableError(_not_classes(path, label, len(spellings), raw.rows))
+                raise InputError(_not_classes(path, label, len(spellings), raw.rows))
     rows = pd.DataFrame({"row": number, "digest": digest, "label": labels})
     split = _Split(raw, where, rows, list(spellings))
     split.drop(split.rows.digest == 0, "without a text", remarks)
@@ -485,7 +485,7 @@ def _settle_labels(path, splits: dict[str, _Split], label: str, labels, remarks:
         classes.setdefault(_key(spelling), {})[spelling] = count
     if not classes:
         what = "lists or objects" if train.raw.columns[label].nested else "no labels"
-        raise TableError(
+        raise InputError(
             f"{path}: column {label!r} has {what}; write one label a row, or name another with --label-column"
         )
     if labels is not None:
@@ -495,7 +495,7 @@ def _settle_labels(path, splits: dict[str, _Split], label: str, labels, remarks:
     else:
         rows = len(train.rows)
         if len(classes) > max(2, rows / 2 if rows >= 20 else rows - 1):
-            raise TableError(_not_classes(path, label, len(classes), rows))
+            raise InputError(_not_classes(path, label, len(classes), rows))
         _refuse_mixed(path, train, classes, label)
         names = [max(sorted(c), key=c.get) for c in classes.values()]
         known = {key: n for n, key in enumerate(classes)}
@@ -518,7 +518,7 @@ def _refuse_unknown(path, split: _Split, known: dict[str, int], names: list[str]
     for spelling in split.counts():
         if _key(spelling) not in known:
             there = sorted({_key(other): other for other in split.spellings}.values(), key=_order)
-            raise TableError(
+            raise InputError(
                 f"{path}, row {split.first_row(spelling)}: label {spelling!r} of column {label!r} is unknown to the "
                 f"model; the file has {listed(there)}, the model {listed(names)}; write them as the model does"
             )
@@ -528,7 +528,7 @@ def _refuse_mixed(path, train: _Split, classes: dict[str, dict[str, int]], label
     numbers, others = [key for key in classes if is_number(key)], [key for key in classes if not is_number(key)]
     if numbers and others:
         rare = min(numbers, others, key=lambda keys: sum(sum(classes[key].values()) for key in keys))
-        raise TableError(
+        raise InputError(
             f"{path}, row {train.first_row(next(iter(classes[rare[0]])))}: column {label!r} mixes words "
             f"({listed(others, 3)}) and numbers ({listed(numbers, 3)}); write each class in one way, or name another "
             "column with --label-column"
@@ -562,7 +562,7 @@ def _drop_single(path, train: _Split, label: str, names: list[str], remarks: lis
     single = counts[counts == 1].index
     if len(single) and len(single) >= len(counts) - 1:
         row = train.rows.row[train.rows.label == single[0]].iloc[0]
-        raise TableError(
+        raise InputError(
             f"{path}, row {row}: class {names[single[0]]!r} of column {label!r} has this row only, and without it "
             "there are not two classes; give each class two rows or more"
         )

@@ -7,21 +7,82 @@ import os
 import re
 import shutil
 import unicodedata
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from takehome.tables import read_table
+from takehome.errors import InputError, one_line
+from takehome.tables import Table, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
+MAX_VALIDATION = 5000  # rows: training evaluates often
 
 
-class InputError(Exception):
-    """Something the user gave cannot be used; the message says what and what to do."""
+@dataclass(frozen=True)
+class Source:
+    """Where labelled texts come from; the arguments of `read_table`."""
+
+    data: str  # file, directory or Hub id
+    text_column: str | None = None
+    label_column: str | None = None
+    config: str | None = None  # of a data set on the Hub
+    revision: str | None = None
 
 
-def one_line(cause: Exception) -> str:
-    return " ".join(str(cause).split())[:300] or type(cause).__name__
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A checkpoint's tokenizer, and what there is to know of its model before the weights are read."""
+
+    tokenizer: Any
+    limit: int  # tokens that the model takes at most
+    width: int  # of its hidden states
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found in the data, and how it was divided and cut: `facts.json`, and "data" in metrics.json."""
+
+    file: str  # its name only, or the Hub id
+    text_column: str
+    label_column: str
+    labels: list[str]  # by class id
+    remarks: list[str]
+    digest: str  # of all texts and labels
+    limit: int  # tokens that the model takes at most
+    max_length: int  # tokens that training reads of a text
+    tokens_median: float
+    tokens_95: float  # so many tokens or fewer have 95 % of the texts
+    cut_share: float  # of the texts that are longer than max_length
+    rows: dict[str, int]  # of train, validation and test
+    counts: dict[str, list[int]]  # rows of each class, by class id, in train, validation and test
+    width: int  # of the model's hidden states
+
+    def save(self, work: Path) -> None:
+        (work / "facts.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def load(cls, work: Path) -> "Facts":
+        return cls(**json.loads((work / "facts.json").read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Train, validation or test: some rows of a data set that was read."""
+
+    dataset: Any  # datasets.Dataset
+    rows: np.ndarray  # [rows of this part]
+    labels: np.ndarray  # their class ids [rows of this part]
+
+    def draw(self, number: int, seed: int) -> "Part":
+        """At most `number` of the rows, each label's first."""
+        chosen = draw(np.arange(len(self.rows)), self.labels, number, seed)
+        return Part(self.dataset, self.rows[chosen], self.labels[chosen])
+
+
+# ------------------------------------------------------------------ which texts are equal, and who goes where
 
 
 def normalise(text: str) -> str:
@@ -45,7 +106,28 @@ def hash_texts(dataset) -> np.ndarray:
     return numbers
 
 
-def split_rows(labels, groups, seed: int, parts=("validation", "test"), most: int = 5000) -> dict[str, np.ndarray]:
+def shares(sizes: np.ndarray, total: int, most: int) -> np.ndarray:
+    """Divides `total` in proportion to `sizes` [classes] into whole numbers, each at least 1, together at most `most`.
+
+    The largest remainders are rounded up. Where there are more classes than `most`, the smallest get 0.
+    """
+    exact = sizes * (total / max(1, sizes.sum()))
+    numbers = np.maximum(exact.astype(int), 1)
+    behind = np.argsort(-(exact - numbers), kind="stable")  # those that rounding down cost most come first
+    numbers[behind[: max(0, min(total, most) - numbers.sum())]] += 1
+    while (excess := numbers.sum() - most) > 0:
+        largest = numbers == numbers.max()
+        if numbers.max() > 1:
+            numbers[np.flatnonzero(largest)[:excess]] -= 1
+        else:
+            numbers[np.argsort(sizes, kind="stable")[:excess]] = 0
+    return numbers
+
+
+def split_rows(
+    labels: np.ndarray, groups: np.ndarray, seed: int, parts: Collection[str] = ("validation", "test"),
+    most: int = MAX_VALIDATION,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Divides rows so that each label has its share everywhere and rows of a group stay together.
 
     Args:
@@ -59,142 +141,220 @@ def split_rows(labels, groups, seed: int, parts=("validation", "test"), most: in
     """
     rng = np.random.default_rng(seed)
     _, first, group_of, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    part, share = np.zeros(len(first), dtype=int), min(0.1, most / len(labels))
-    for label in np.unique(labels[first]):
-        members = rng.permutation(np.flatnonzero(labels[first] == label))
-        wanted = round(share * size[members].sum())
-        for number in range(len(parts), 0, -1):
+    part, left = np.zeros(len(first), dtype=int), dict.fromkeys(range(len(parts), 0, -1), most)
+    classes, class_of = np.unique(labels[first], return_inverse=True)
+    sizes = np.bincount(class_of, weights=size, minlength=len(classes)).astype(int)
+    wanted = shares(sizes, min(round(len(labels) / 10), most), most)
+    for label in range(len(classes)):
+        members = rng.permutation(np.flatnonzero(class_of == label))
+        for number in left:
             free = members[part[members] == 0]
-            if len(free) < 2:
+            if len(free) < 2 or not wanted[label]:
                 break
-            taken = free[np.cumsum(size[free]) <= wanted]
-            part[taken if len(taken) else free[[size[free].argmin()]]] = number
+            taken = free[np.cumsum(size[free]) <= wanted[label]]
+            taken = taken if len(taken) else free[[size[free].argmin()]]
+            if size[taken].sum() <= left[number]:
+                part[taken] = number
+                left[number] -= size[taken].sum()
     return {name: np.flatnonzero(part[group_of] == n) for n, name in enumerate(["train", *parts])}
 
 
-def draw(rows, labels, number: int, seed: int) -> np.ndarray:
-    """Takes `number` of the rows at random, of each label at least one while there is room."""
+def draw(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Takes `number` of the rows at random, of each label at least one while there is room.
+
+    Args:
+        rows: row numbers [rows].
+        labels: class of each row that they count [all rows].
+    """
     rows = np.random.default_rng(seed).permutation(rows)
     first = np.unique(labels[rows], return_index=True)[1]
     return np.sort(np.concatenate([rows[first], np.delete(rows, first)])[:number])
 
 
-def load_tokenizer(args):
-    """Returns tokenizer, config and the number of tokens that the model takes at most."""
+def divide(table: Table, seed: int, max_train_samples: int | None, remarks: list[str]) -> tuple[dict[str, Part], str]:
+    """Train, validation and test of a table, and a digest of all its texts and labels.
+
+    Splits that the table has are kept, a validation split up to 5,000 rows of it. What is missing is taken from train,
+    and a text that stands in another split is not in train.
+    """
+    sources = {"train": table.dataset}
+    for name, source in table.splits.items():
+        if len(source):
+            sources[name] = source
+        else:
+            remarks.append(f"No row of {name} can be used: a part of train takes its place.")
+    labels = {name: column(source, "label") for name, source in sources.items()}
+    groups = {name: hash_texts(source) for name, source in sources.items()}
+    digest = hashlib.sha256(b"".join(array.tobytes() for name in groups for array in (groups[name], labels[name])))
+
+    given = [groups[name] for name in sources if name != "train"]
+    alone = ~np.isin(groups["train"], np.concatenate(given)) if given else np.full(len(groups["train"]), True)
+    own = np.flatnonzero(alone)
+    if not len(own):
+        raise InputError(f"{table.path}: each text of train is also in {' or '.join(table.splits)}: give others")
+    missing = [name for name in ("validation", "test") if name not in sources]
+    rows = split_rows(labels["train"][own], groups["train"][own], seed, missing)
+    parts = {name: Part(table.dataset, own[part], labels["train"][own[part]]) for name, part in rows.items()}
+    for name, source in sources.items():
+        if name != "train":
+            parts[name] = Part(source, np.arange(len(source)), labels[name])
+    parts["validation"] = parts["validation"].draw(MAX_VALIDATION, seed)
+    if empty := [name for name, part in parts.items() if not len(part.rows)]:
+        raise InputError(
+            f"{table.path}: {len(own)} different texts leave none for {empty[0]}: at least one label needs three"
+        )
+    if max_train_samples:
+        classes = len(np.unique(parts["train"].labels))
+        if max_train_samples < classes:
+            raise InputError(
+                f"--max-train-samples {max_train_samples}: each of {classes} labels needs a row: take more"
+            )
+        parts["train"] = parts["train"].draw(max_train_samples, seed)
+    counts = np.bincount(parts["train"].labels, minlength=len(table.labels))
+    for name in (name for name, count in zip(table.labels, counts, strict=True) if not count):
+        remarks.append(f"Label {name!r} has no row to train on: its texts are also in another split.")
+    return parts, digest.hexdigest()
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def load_tokenizer(checkpoint: str, revision: str | None = None, max_length: int | None = None) -> LoadedTokenizer:
+    """The tokenizer of a checkpoint, with a token to pad with.
+
+    Raises:
+        InputError: there is no such checkpoint, it has no tokenizer that can pad, or it takes fewer than `max_length`.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(args.checkpoint, revision=args.checkpoint_revision)
-        tokenizer = AutoTokenizer.from_pretrained(args.checkpoint, revision=args.checkpoint_revision)
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
     except Exception as cause:  # not there, not JSON, an unknown architecture, no network: each has its own
-        raise bad_checkpoint(args, cause) from cause
+        raise bad_checkpoint(checkpoint, cause) from cause
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise InputError(f"--checkpoint {args.checkpoint}: its tokenizer has no token to pad with: take another")
+        raise InputError(f"--checkpoint {checkpoint}: its tokenizer has no token to pad with: take another")
     positions = getattr(config, "max_position_embeddings", None) or 10**9
     if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
         positions -= (config.pad_token_id or 0) + 1  # they count from there
     limit = min(positions, tokenizer.model_max_length)
     limit = limit if limit < 10**9 else 512
-    if args.max_length and args.max_length > limit:
-        raise InputError(f"--max-length {args.max_length}: {args.checkpoint} takes at most {limit} tokens: take fewer")
-    return tokenizer, config, limit
+    if max_length and max_length > limit:
+        raise InputError(f"--max-length {max_length}: {checkpoint} takes at most {limit} tokens: take fewer")
+    return LoadedTokenizer(tokenizer, int(limit), getattr(config, "hidden_size", 768))
 
 
-def bad_checkpoint(args, cause: Exception) -> InputError:
-    if Path(args.checkpoint).exists():
-        return InputError(f"--checkpoint {args.checkpoint} is no model that can be loaded: {one_line(cause)}")
+def bad_checkpoint(checkpoint: str, cause: Exception) -> InputError:
+    if Path(checkpoint).exists():
+        return InputError(f"--checkpoint {checkpoint} is no model that can be loaded: {one_line(cause)}")
     ours = os.path.relpath(ROOT / "data/models/distilbert")
     return InputError(
-        f"--checkpoint {args.checkpoint} is no directory, and the Hub did not give it: check the name and the network, "
+        f"--checkpoint {checkpoint} is no directory, and the Hub did not give it: check the name and the network, "
         f"or take a model that is here, such as --checkpoint {ours}"
     )
 
 
-def prepare(args, work: Path) -> dict:
-    """Reads, splits and tokenises the data into Arrow files in `work`; returns and writes what there is to know."""
+def prepare(
+    source: Source,
+    loaded: LoadedTokenizer,
+    work: Path,
+    *,
+    seed: int,
+    max_length: int | None = None,
+    max_train_samples: int | None = None,
+) -> Facts:
+    """Reads, divides and tokenises the data into Arrow files in `work`/data; returns and saves what there is to know.
+
+    Args:
+        source: what to read.
+        loaded: the tokenizer.
+        work: directory of the unfinished run; its `data` is replaced.
+        seed: of the split and the draws.
+        max_length: tokens that training reads of a text; by default 95 % of the texts fit.
+        max_train_samples: rows to train on, drawn at random; by default all.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
     import datasets
     import pyarrow as pa
 
     datasets.disable_progress_bars()
-    tokenizer, config, limit = load_tokenizer(args)
     shutil.rmtree(work / "data", ignore_errors=True)
     table = read_table(
-        args.data, args.text_column, args.label_column,
-        config=args.dataset_config, revision=args.dataset_revision, cache_dir=work / "data",
+        source.data, source.text_column, source.label_column,
+        config=source.config, revision=source.revision, cache_dir=work / "data",
     )  # fmt: skip
-    splits = {name: source for name, source in table.splits.items() if len(source)}  # some have no labels that count
-    sources = {"train": table.dataset, **splits}
-    labels = {name: column(source, "label") for name, source in sources.items()}
-    groups = {name: hash_texts(source) for name, source in sources.items()}
-    given = [groups[name] for name in splits]
-    own = np.flatnonzero(~np.isin(groups["train"], np.concatenate(given))) if given else np.arange(len(table.dataset))
-    missing = [name for name in ("validation", "test") if name not in splits]
-    rows = split_rows(labels["train"][own], groups["train"][own], args.seed, missing)
-    rows = {name: (sources["train"], own[part]) for name, part in rows.items()}
-    for name, source in splits.items():
-        rows[name] = source, np.arange(len(source))
-    if len(rows["validation"][1]) > 5000:
-        rows["validation"] = sources["validation"], draw(rows["validation"][1], labels["validation"], 5000, args.seed)
-    if args.max_train_samples:
-        rows["train"] = sources["train"], draw(rows["train"][1], labels["train"], args.max_train_samples, args.seed)
-    if empty := [name for name, (_, part) in rows.items() if not len(part)]:
-        raise InputError(
-            f"{args.data}: {len(own)} different texts leave none for {empty[0]}: at least one label needs three"
-        )
-
-    def encode(texts: list[str], length: int) -> list[list[int]]:
-        # A token has four or five characters: what is behind twenty for each need not be read.
-        return tokenizer([text[: 20 * length] for text in texts], truncation=True, max_length=length)["input_ids"]
-
-    source, part = rows["train"]
-    sample = np.sort(np.random.default_rng(args.seed).permutation(part)[:2000])
-    lengths = np.array([len(ids) for batch in source.select(sample).iter(100) for ids in encode(batch["text"], limit)])
-    length = args.max_length or min(limit, 8 * math.ceil(max(8, np.percentile(lengths, 95)) / 8))
-
-    def tokenise(batch):
-        ids = encode(batch["text"], length)
-        return {"input_ids": ids, "length": [len(row) for row in ids], "labels": batch["label"]}
-
-    for name, (source, part) in rows.items():
-        source.select(part).map(
-            tokenise, batched=True, remove_columns=source.column_names, new_fingerprint=name,
-            cache_file_name=str(work / "data" / f"{name}.arrow"), load_from_cache_file=False,
-        )  # fmt: skip
-    counts = {name: np.bincount(labels[name if name in splits else "train"][part], minlength=len(table.labels))
-              for name, (_, part) in rows.items()}  # fmt: skip
-    digest = hashlib.sha256(b"".join(array.tobytes() for name in groups for array in (groups[name], labels[name])))
-    facts = {
-        "file": Path(args.data).name if Path(args.data).exists() else args.data,
-        "text_column": table.text_column, "label_column": table.label_column, "labels": table.labels,
-        "remarks": table.remarks, "digest": digest.hexdigest(), "limit": int(limit), "max_length": int(length),
-        "tokens_median": float(np.median(lengths)), "tokens_95": float(np.percentile(lengths, 95)),
-        "cut_share": float((lengths > length).mean()) if length < limit else float((lengths >= limit).mean()),
-        "rows": {name: int(array.sum()) for name, array in counts.items()},
-        "counts": {name: array.tolist() for name, array in counts.items()},
-        "width": getattr(config, "hidden_size", 768),
-    }  # fmt: skip
-    del table, source, sources, rows
+    remarks = list(table.remarks)
+    parts, digest = divide(table, seed, max_train_samples, remarks)
+    lengths = _sample_lengths(parts["train"], loaded, seed)
+    limit = loaded.limit
+    length = max_length or min(limit, 8 * math.ceil(max(8, np.percentile(lengths, 95)) / 8))
+    for name, part in parts.items():
+        _tokenise(part, loaded.tokenizer, length, work / "data" / f"{name}.arrow")
+    counts = {name: np.bincount(part.labels, minlength=len(table.labels)).tolist() for name, part in parts.items()}
+    facts = Facts(
+        file=Path(source.data).name if Path(source.data).exists() else source.data,
+        text_column=table.text_column,
+        label_column=table.label_column,
+        labels=table.labels,
+        remarks=remarks,
+        digest=digest,
+        limit=limit,
+        max_length=int(length),
+        tokens_median=float(np.median(lengths)),
+        tokens_95=float(np.percentile(lengths, 95)),
+        cut_share=float((lengths > length).mean() if length < limit else (lengths >= limit).mean()),
+        rows={name: len(part.rows) for name, part in parts.items()},
+        counts=counts,
+        width=loaded.width,
+    )
+    del table, parts
     pa.default_memory_pool().release_unused()
-    (work / "facts.json").write_text(json.dumps(facts))
+    facts.save(work)
     return facts
 
 
-def describe(args, facts: dict) -> list[tuple[str, str]]:
-    """What was found, in lines of (topic, text)."""
-    total = np.sum(list(facts["counts"].values()), axis=0)
-    named = [f"{facts['labels'][i]} {total[i]:,}" for i in np.argsort(-total, kind="stable")]
+def _encode(tokenizer, texts: list[str], length: int) -> list[list[int]]:
+    # A token has four or five characters: what is behind twenty for each need not be read.
+    return tokenizer([text[: 20 * length] for text in texts], truncation=True, max_length=length)["input_ids"]
+
+
+def _sample_lengths(part: Part, loaded: LoadedTokenizer, seed: int) -> np.ndarray:
+    """Tokens of up to 2,000 texts [texts], at most `limit` each."""
+    sample = np.sort(np.random.default_rng(seed).permutation(part.rows)[:2000])
+    batches = part.dataset.select(sample).iter(100)
+    return np.array([len(ids) for batch in batches for ids in _encode(loaded.tokenizer, batch["text"], loaded.limit)])
+
+
+def _tokenise(part: Part, tokenizer, length: int, file: Path) -> None:
+    """Writes input_ids, length and labels of each row to an Arrow file."""
+
+    def tokenise(batch):
+        ids = _encode(tokenizer, batch["text"], length)
+        return {"input_ids": ids, "length": [len(row) for row in ids], "labels": batch["label"]}
+
+    part.dataset.select(part.rows).map(
+        tokenise, batched=True, remove_columns=part.dataset.column_names, new_fingerprint=file.stem,
+        cache_file_name=str(file), load_from_cache_file=False,
+    )  # fmt: skip
+
+
+def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str, str]]:
+    """What was found, in lines of (topic, text); `data` and `max_length` as the user gave them."""
+    total = np.sum(list(facts.counts.values()), axis=0)
+    named = [f"{facts.labels[i]} {total[i]:,}" for i in np.argsort(-total, kind="stable")]
     if len(named) > 12:
         named = [*named[:5], "…", *named[-5:]]
-    chosen = "95 % of the texts fit" if facts["max_length"] < facts["limit"] else "the model's limit"
-    chosen, cut = "as told" if args.max_length else chosen, facts["cut_share"]
+    chosen = "95 % of the texts fit" if facts.max_length < facts.limit else "the model's limit"
+    chosen = "as told" if max_length else chosen
     return [
-        ("data", f"{args.data}: {total.sum():,} rows; texts in {facts['text_column']!r}, labels in "
-                 f"{facts['label_column']!r}"),
-        *(("", remark) for remark in facts["remarks"]),
+        ("data", f"{data}: {total.sum():,} rows; texts in {facts.text_column!r}, labels in {facts.label_column!r}"),
+        *(("", remark) for remark in facts.remarks),
         ("classes", f"{len(total)}: {', '.join(named)}"),
-        ("split", ", ".join(f"{name} {n:,}" for name, n in facts["rows"].items()) + "; equal texts stay together"),
-        ("length", f"median {facts['tokens_median']:.0f} tokens, 95 % have at most {facts['tokens_95']:.0f}; "
-                   f"--max-length {facts['max_length']} ({chosen}) cuts {cut:.1%}"),
+        ("split", ", ".join(f"{name} {n:,}" for name, n in facts.rows.items()) + "; equal texts stay together"),
+        ("length", f"median {facts.tokens_median:.0f} tokens, 95 % have at most {facts.tokens_95:.0f}; "
+                   f"--max-length {facts.max_length} ({chosen}) cuts {facts.cut_share:.1%}"),
     ]  # fmt: skip

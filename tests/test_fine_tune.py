@@ -1,4 +1,4 @@
-"""scripts/fine_tune.py: what it says, splits and saves, what survives a kill, and what it refuses.
+"""scripts/fine_tune.py: what it says and saves, what survives a kill, and what it refuses.
 
 Runs are forked from a process that has imported torch already: a real process, killed with a real signal, that starts
 in a moment.
@@ -146,44 +146,6 @@ def finished(tmp_path_factory, small) -> Run:
 # --- Splits, weights, order ----------------------------------------------------------------------
 
 
-def test_equal_texts_stay_together_and_every_class_has_its_share():
-    rng = np.random.default_rng(0)
-    labels = rng.choice(5, size=4000, p=[0.6, 0.2, 0.1, 0.08, 0.02])
-    groups = rng.integers(0, 3000, size=4000)  # some texts come twice or three times, with another label too
-    parts = texts.split_rows(labels, groups, seed=1)
-    assert sorted(np.concatenate(list(parts.values()))) == list(range(4000))
-    sets = [set(groups[part]) for part in parts.values()]
-    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
-    for name in ("validation", "test"):
-        shares = np.bincount(labels[parts[name]], minlength=5) / np.bincount(labels)
-        assert (abs(shares - 0.1) < 0.04).all()
-    again = texts.split_rows(labels, groups, seed=1)
-    assert all((parts[name] == again[name]).all() for name in parts)
-    assert (texts.split_rows(labels, groups, seed=2)["test"][:9] != parts["test"][:9]).any()
-
-
-def test_small_classes_are_in_training_first_and_large_data_is_not_wasted():
-    labels = np.array([0] * 30 + [1] * 3 + [2] * 2 + [3])
-    parts = texts.split_rows(labels, np.arange(36), seed=0)
-    counts = {name: np.bincount(labels[part], minlength=4).tolist() for name, part in parts.items()}
-    assert counts == {"train": [24, 1, 1, 1], "validation": [3, 1, 0, 0], "test": [3, 1, 1, 0]}
-    many = texts.split_rows(np.zeros(200_000, int), np.arange(200_000), seed=0)
-    assert (len(many["validation"]), len(many["test"])) == (5000, 5000)
-
-
-def test_texts_are_equal_whatever_case_spaces_and_punctuation():
-    same = ["Don't  PANIC!", "don’t panic", "Ｄｏｎ＇ｔ panic ..."]
-    assert len({texts.normalise(text) for text in same}) == 1
-    assert texts.normalise(":-)") != texts.normalise(":-(")
-
-
-def test_a_draw_has_every_label():
-    labels = np.array([0] * 500 + [1] * 5 + [2])
-    drawn = texts.draw(np.arange(506), labels, 50, seed=0)
-    assert len(set(drawn)) == 50
-    assert set(labels[drawn]) == {0, 1, 2}
-
-
 def test_the_order_groups_lengths_and_depends_on_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(5, 200, size=5003)
     sampler = fine_tune.LengthSampler(lengths, 16, seed=3)
@@ -208,20 +170,6 @@ def test_class_weights_when_the_imbalance_asks_for_it():
     assert weights([400, 100], "--class-weights=none") is None
     assert weights([300, 120], "--class-weights=balanced") == pytest.approx([0.7, 1.75])
     assert max(weights([100_000, 3])) == 10
-
-
-def test_splits_that_the_data_has_are_kept_and_do_not_leak(rows, tmp_path):
-    folder, work = tmp_path / "data", tmp_path / "work"
-    folder.mkdir()
-    write_csv(folder / "test.csv", rows[:40])
-    shouted = [[text.upper().replace(",", " ,"), label] for text, label in rows[:10]]
-    write_csv(folder / "train.csv", [*rows[40:240], *shouted])
-    args = fine_tune.parse_arguments([f"--data={folder}", "--output=y", f"--checkpoint={MODEL}"])
-    facts = texts.prepare(args, work)
-    assert facts["rows"] == {"train": 180, "validation": 20, "test": 40}
-    assert sum(map(sum, facts["counts"].values())) == 240  # the ten that stand in test, too, are gone
-    assert facts["max_length"] % 8 == 0
-    assert facts["cut_share"] <= 0.05
 
 
 def test_few_rows_are_looked_at_more_often():

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from takehome import table_files, tables
-from takehome.tables import TableError, read_table
+from takehome.errors import InputError
+from takehome.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = [
@@ -150,7 +151,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(case, tmp_path):
     name, content, expected = REFUSED[case]
     path = put(tmp_path, name, content)
     cache = tmp_path / "cache"
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(InputError) as caught:
         read_table(path, cache_dir=cache)
     message = str(caught.value)
     assert message.startswith(str(path)) and "\n" not in message and len(message) < len(str(path)) + 300
@@ -161,7 +162,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(case, tmp_path):
 
 def test_no_such_file_names_its_neighbours(tmp_path):
     put(tmp_path, "reviews.csv", csv_bytes())
-    with pytest.raises(TableError, match=r"reviewz\.csv: no such file or directory; .* has reviews\.csv"):
+    with pytest.raises(InputError, match=r"reviewz\.csv: no such file or directory; .* has reviews\.csv"):
         read_table(tmp_path / "reviewz.csv")
 
 
@@ -172,7 +173,7 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch):
         raise ConnectionError("Couldn't reach 'nobody/nothing' on the Hub (LocalEntryNotFoundError)")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(TableError, match=r"nobody/nothing: cannot be loaded .*reach.*; check the id and the network"):
+    with pytest.raises(InputError, match=r"nobody/nothing: cannot be loaded .*reach.*; check the id and the network"):
         read_table("nobody/nothing")
 
 
@@ -182,28 +183,28 @@ def test_a_parquet_file_cut_off(keep, tmp_path):
     pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()
     path = put(tmp_path, "cut.parquet", whole[: int(len(whole) * keep)])
-    with pytest.raises(TableError, match=r"cut\.parquet: not a whole Parquet file .*copy or write it again"):
+    with pytest.raises(InputError, match=r"cut\.parquet: not a whole Parquet file .*copy or write it again"):
         read_table(path)
     middle = bytearray(whole)
     middle[len(middle) // 3 : len(middle) // 2] = bytes(len(middle) // 2 - len(middle) // 3)
-    with pytest.raises(TableError, match="not a whole Parquet file"):
+    with pytest.raises(InputError, match="not a whole Parquet file"):
         read_table(put(tmp_path, "damaged.parquet", bytes(middle)))
 
 
 def test_a_column_that_is_not_there(tmp_path):
     path = put(tmp_path, "a.csv", csv_bytes())
-    with pytest.raises(TableError, match=r"no column 'body'; give --text-column one of text, label"):
+    with pytest.raises(InputError, match=r"no column 'body'; give --text-column one of text, label"):
         read_table(path, text_column="body")
-    with pytest.raises(TableError, match=r"no column 'class'; give --label-column one of text, label"):
+    with pytest.raises(InputError, match=r"no column 'class'; give --label-column one of text, label"):
         read_table(path, label_column="class")
-    with pytest.raises(TableError, match="cannot be text and label at once"):
+    with pytest.raises(InputError, match="cannot be text and label at once"):
         read_table(path, text_column="text", label_column="text")
 
 
 def test_a_file_that_the_system_does_not_give(tmp_path, monkeypatch):
     path = put(tmp_path, "a.csv", csv_bytes())
     monkeypatch.setattr(table_files, "_csv", lambda *_: path.joinpath("below").open())  # root may read any file
-    with pytest.raises(TableError, match=r"a\.csv: Not a directory .*; check the file and its rights"):
+    with pytest.raises(InputError, match=r"a\.csv: Not a directory .*; check the file and its rights"):
         read_table(path)
 
 
@@ -312,7 +313,7 @@ def test_latin_1_is_read_as_such(encoding, tmp_path):
 
 def test_an_encoding_of_another_script_is_not_guessed(tmp_path):
     path = put(tmp_path, "a.csv", csv_bytes([("これは長い文章です。", "良い")] * 40, encoding="shift-jis"))
-    with pytest.raises(TableError, match=r"a\.csv: not UTF-8 \(line 2\), and not in Latin letters; save it as UTF-8"):
+    with pytest.raises(InputError, match=r"a\.csv: not UTF-8 \(line 2\), and not in Latin letters; save it as UTF-8"):
         read_table(path)
 
 
@@ -494,7 +495,7 @@ def test_other_columns_of_labels_are_remarked_unless_the_name_says_it(tmp_path):
         "Column 'priority' taken as the label, by its name; part could be it too: --label-column decides."
     ]
     assert read_table(put(tmp_path, "b.csv", "description,label,section\n" + rows)).remarks == []
-    with pytest.raises(TableError, match="priority, section may each be the label; choose one"):
+    with pytest.raises(InputError, match="priority, section may each be the label; choose one"):
         read_table(put(tmp_path, "c.csv", "description,priority,section\n" + rows))
 
 
@@ -580,12 +581,12 @@ def test_directories_of_well_known_data(form, tmp_path):
 
 
 def test_directories_that_leave_a_question(tmp_path):
-    with pytest.raises(TableError, match="holds no CSV"):
+    with pytest.raises(InputError, match="holds no CSV"):
         read_table(tmp_path)
     put(tmp_path, "one.csv", csv_bytes())
     assert len(read_table(tmp_path).dataset) == 6
     put(tmp_path, "two.csv", csv_bytes())
-    with pytest.raises(TableError, match=r"which file\? It holds one\.csv, two\.csv"):
+    with pytest.raises(InputError, match=r"which file\? It holds one\.csv, two\.csv"):
         read_table(tmp_path)
 
 
@@ -605,7 +606,7 @@ def test_labels_of_a_model_decide(tmp_path):
     assert table.labels == ["positive", "neutral", "negative"]
     assert table.dataset["label"] == [0 if label == "positive" else 2 for _, label in GOOD]
     with pytest.raises(
-        TableError, match=r"a\.csv, row 2: label 'POSITIVE' .*the file has NEGATIVE, POSITIVE, the model bad, good"
+        InputError, match=r"a\.csv, row 2: label 'POSITIVE' .*the file has NEGATIVE, POSITIVE, the model bad, good"
     ):
         read_table(path, labels=["bad", "good"], training=False)
 
@@ -646,7 +647,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     path = put(tmp_path, "a.csv", csv_bytes())
     full = OSError(28, "No space left on device")
     monkeypatch.setattr(tables, "_write_arrow", lambda *_: (_ for _ in ()).throw(full))
-    with pytest.raises(TableError, match=r"a\.csv: no space left in .*; free some, or set TMPDIR"):
+    with pytest.raises(InputError, match=r"a\.csv: no space left in .*; free some, or set TMPDIR"):
         read_table(path, cache_dir=tmp_path / "cache")
     assert os.listdir(tmp_path / "cache") == []
 
