@@ -165,8 +165,9 @@ def test_every_check_tells_a_stub_from_an_answer():
     def stub(*args, **kwargs):
         raise NotImplementedError
 
-    lessons = {name: value for name, value in vars(checks).items() if name.startswith("lesson_")}
-    assert lessons
+    lessons = {name: value for name, value in vars(checks).items() if name.startswith("lesson_") and callable(value)}
+    files = {path.stem for path in Path(checks.__file__).parent.glob("lesson_*.py")}
+    assert files and files == {name[: len("lesson_01")] for name in lessons}
     for name, check in lessons.items():
         assert check.__doc__, name
         assert repr(check(stub)).startswith(checks.NOT_STARTED), name
