@@ -1,5 +1,7 @@
 """`helpers.memory`: the closed form, the trace and the measurement against each other and the real allocator."""
 
+import dataclasses
+import inspect
 import json
 import random
 import re
@@ -49,7 +51,7 @@ def test_parameters_of_known_models(name, parameters):
 
 
 def test_known_models_come_with_a_source():
-    table = tomllib.loads((Path(memory.__file__).parent / "memory_models.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads((Path(memory.__file__).parent / "models.toml").read_text(encoding="utf-8"))
     names = [name for family in table["family"] for name in family["models"]]
     assert sorted(names) == sorted(memory.KNOWN_MODELS)
     assert all(re.search(r"arXiv|config\.json|model card", family["source"]) for family in table["family"])
@@ -152,6 +154,17 @@ def test_trace_refuses_nonsense_too(config, change, message):
         trace(config, **(SHAPE | change))
 
 
+def test_estimate_and_trace_share_their_settings():
+    for function in (estimate, trace):
+        model, *shown = inspect.signature(function).parameters.values()
+        assert [parameter.name for parameter in shown] == [field.name for field in dataclasses.fields(memory.Settings)]
+        assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in shown)
+        with pytest.raises(TypeError, match="batch_size"):
+            function("gpt2", batch_size=4, **SHAPE)
+    with pytest.raises(ValueError, match="one device"):
+        trace("gpt2", num_gpus=2, **SHAPE)
+
+
 def test_directory_without_a_config(tmp_path):
     with pytest.raises(ValueError, match="no config"):
         estimate(tmp_path, **SHAPE)
@@ -162,19 +175,15 @@ def test_directory_without_a_config(tmp_path):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_estimate_is_fast_and_needs_no_torch():
+def test_estimate_needs_nothing_heavy():
+    """The standard library alone, so that a web page can run it."""
     program = (
-        "import sys; from time import process_time; start = process_time(); from helpers.memory import estimate; "
-        "loaded = process_time(); estimate('llama-7b', per_device_train_batch_size=1, sequence_length=512); "
-        "print(loaded - start, process_time() - loaded, bool({'torch', 'transformers'} & set(sys.modules)))"
+        "import sys; from helpers.memory import estimate; "
+        "estimate('llama-7b', per_device_train_batch_size=1, sequence_length=512); "
+        "print(sorted({'torch', 'transformers', 'numpy', 'matplotlib', 'peft', 'huggingface_hub'} & set(sys.modules)))"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(2)
-    ]
-    assert all(heavy == "False" for _, _, heavy in runs)
-    assert min(float(seconds) for seconds, _, _ in runs) < 0.1
-    assert min(float(seconds) for _, seconds, _ in runs) < 0.01
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_llama_7b_in_fp32():
@@ -372,7 +381,11 @@ def test_command_line_errors_are_one_line(arguments):
 
 
 def test_estimates_are_quick_enough_for_a_slider():
+    """Twenty of a model of 7 billion parameters are quicker than one trace of a tiny one."""
+    trace(GPT2, **SHAPE)  # imports
     start = time.process_time()
+    trace(GPT2, **SHAPE)
+    traced = time.process_time()
     for batch_size in range(1, 21):
         estimate("llama-7b", per_device_train_batch_size=batch_size, sequence_length=512)
-    assert (time.process_time() - start) / 20 < 0.01
+    assert time.process_time() - traced < traced - start

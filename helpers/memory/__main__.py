@@ -1,4 +1,4 @@
-"""`python -m helpers.memory`: the memory of a training step, on the command line."""
+"""See `helpers.memory.command_line`."""
 
 import sys
 

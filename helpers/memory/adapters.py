@@ -1,0 +1,91 @@
+"""LoRA and QLoRA: which linear layers get an adapter, what is trained, and what the weights then weigh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from helpers.memory.architecture import Architecture
+from helpers.memory.settings import Settings
+
+# What PEFT adapts when nothing else is said; it has no default for DistilBERT.
+LORA_TARGETS = {
+    "gpt2": ("c_attn",),
+    "bert": ("query", "value"),
+    "roberta": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
+    "llama": ("q_proj", "v_proj"),
+    "mistral": ("q_proj", "v_proj"),
+    "qwen2": ("q_proj", "v_proj"),
+}
+
+# NF4: half a byte, a scale in 8 bits for 64 weights, and a second one in 32 bits for 256 scales.
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+
+
+def targets_fit(a: Architecture, settings: Settings) -> None:
+    """Raises ValueError for LoRA's targets that are none, or no linear layers of the model."""
+    targets = settings.lora_target_modules
+    if settings.full or targets is None:
+        return
+    if not targets:
+        raise ValueError("lora_target_modules is empty: nothing would be trained")
+    linears = {name.rsplit(".")[-1] for name in a.block_linears()} | set(a.block_linears())
+    for name in targets:
+        if name not in linears:
+            raise ValueError(f"{a.name} has no linear layer {name!r}; choose from {', '.join(sorted(linears))}")
+
+
+def adapter_ranks(a: Architecture, settings: Settings) -> dict[str, int]:
+    """The LoRA rank of each adapted linear layer of a block, by its name; empty when everything is trained."""
+    if settings.full:
+        return {}
+    targets = settings.lora_target_modules
+    targets = set(LORA_TARGETS[a.model_type] if targets is None else targets)
+    # PEFT takes the last part of a name, or the whole
+    return {name: settings.lora_rank for name in a.block_linears() if {name, name.rsplit(".")[-1]} & targets}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The parameters of a model and of its training, on one device that has them all.
+
+    Attributes:
+        parameters: numbers in the model, without adapters.
+        trained_shapes: shapes of what is trained, in the order of the optimizer's updates.
+        weights, gradients: bytes.
+        block_gradients: bytes of the gradients of one block's linear layers, or of their adapters.
+    """
+
+    parameters: int
+    trained_shapes: list[tuple[int, ...]]
+    weights: int
+    gradients: int
+    block_gradients: int
+
+    @property
+    def trainable(self) -> int:
+        return sum(map(math.prod, self.trained_shapes))
+
+
+def weights_of(a: Architecture, settings: Settings, task: str, weight_bytes: int) -> Weights:
+    """The weights of a run; `weight_bytes` is the width of one number of the base model."""
+    parameters, linears = a.parameters(task), a.block_linears()
+    shapes, layers = a.parameter_shapes(task), a.num_hidden_layers
+    if settings.full:
+        trained = shapes["embeddings"] + layers * shapes["block"] + shapes["norm"] + shapes["head"]
+        size = parameters * weight_bytes
+        in_block = weight_bytes * sum(linear.parameters for linear in linears.values())
+        return Weights(parameters, trained, size, size, in_block)
+    head = shapes["head"] if task == "sequence-classification" else []
+    if a.model_type == "bert":
+        head = head[2:]  # PEFT trains a copy of the modules called classifier or score; BERT's pooler is not
+    ranks = adapter_ranks(a, settings)
+    matrices = [(rank, side) for name, rank in ranks.items() for side in (linears[name].inputs, linears[name].outputs)]
+    in_block = 4 * sum(map(math.prod, matrices))  # adapters are in fp32
+    gradients = layers * in_block + weight_bytes * sum(map(math.prod, head))
+    weights = parameters * weight_bytes + gradients  # as many bytes as their gradients
+    if settings.method == "qlora":
+        quantized = layers * sum(linear.weights for linear in linears.values())
+        weights += int(quantized * (NF4_BYTES - weight_bytes))
+    return Weights(parameters, layers * matrices + head, weights, gradients, in_block)

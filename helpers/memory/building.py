@@ -1,0 +1,127 @@
+"""The model, batch, optimizer and step that `estimate` has in mind, built in torch."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from helpers.memory.adapters import LORA_TARGETS
+from helpers.memory.reading import config_values
+
+
+def build_model(
+    config,
+    *,
+    task: str | None = None,
+    precision: str = "fp32",
+    attn_implementation: str = "sdpa",
+    method: str = "full",
+    lora_rank: int = 8,
+    lora_target_modules=None,
+):
+    """A freshly initialised model in training mode, as `estimate` understands the same arguments."""
+    import torch
+    import transformers
+
+    if isinstance(config, (str, Path, dict)):
+        config = transformers.AutoConfig.for_model(**config_values(config))
+    config = copy.deepcopy(config)
+    task = task or default_task(config)
+    auto = {
+        "causal-lm": transformers.AutoModelForCausalLM,
+        "masked-lm": transformers.AutoModelForMaskedLM,
+        "sequence-classification": transformers.AutoModelForSequenceClassification,
+    }[task]
+    if task == "sequence-classification" and config.pad_token_id is None:
+        config.pad_token_id = 0  # decoders look for each row's last token that is not padding
+    model = auto.from_config(
+        config,
+        attn_implementation=attn_implementation.replace("flash_attention_2", "sdpa"),
+        dtype=torch.bfloat16 if precision == "pure-bf16" else torch.float32,
+    )
+    model.config.use_cache = False  # as Trainer does: keys and values of a training step are not needed again
+    if method != "full":
+        model = _with_adapters(model, task, lora_rank, lora_target_modules)
+    return model.train()
+
+
+def default_task(config) -> str:
+    """What a model of this transformers config is for, when nothing else is said."""
+    from transformers.models.auto import modeling_auto
+
+    generates = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    encoder = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "causal-lm" if generates and not encoder else "sequence-classification"
+
+
+def _with_adapters(model, task: str, rank: int, targets):
+    import peft
+
+    kinds = {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}
+    targets = targets or LORA_TARGETS.get(model.config.model_type)
+    options = peft.LoraConfig(r=rank, target_modules=targets and list(targets), task_type=kinds.get(task))
+    return peft.get_peft_model(model, options)
+
+
+def build_batch(model, per_device_train_batch_size: int, sequence_length: int, padded: bool = False) -> dict:
+    """Token ids and labels of the shapes that the model trains on; with a padding mask when `padded`."""
+    import torch
+
+    shape = per_device_train_batch_size, sequence_length
+    ids = torch.ones(shape, dtype=torch.long)
+    inner = getattr(model, "get_base_model", lambda: model)()  # inside PEFT's wrapper
+    classifies = "ForSequenceClassification" in type(inner).__name__
+    batch = {"input_ids": ids, "labels": torch.zeros(shape[:1], dtype=torch.long) if classifies else ids.clone()}
+    if padded:
+        batch["attention_mask"] = torch.ones(shape, dtype=torch.long)
+        batch["attention_mask"][-1, -1] = 0
+    return batch
+
+
+def build_optimizers(model, optim: str) -> list:
+    """The optimizer that `optim` names, over the parameters that are trained; two for Muon, which takes matrices."""
+    import torch
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if optim == "sgd":
+        return [torch.optim.SGD(parameters, lr=1e-4)]
+    if optim == "adafactor":  # as Trainer sets it
+        from transformers.optimization import Adafactor
+
+        return [Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)]
+    if optim == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+        with unset_fake_temporarily():  # its quantisation tables are made of numbers, not sizes
+            return [AdamW8bit(parameters, lr=1e-4)]
+    if optim == "muon":  # embeddings, the head, norms and biases stay with AdamW
+        ends = {model.get_input_embeddings().weight, getattr(model.get_output_embeddings(), "weight", None)}
+        matrices = [p for p in parameters if p.ndim == 2 and p not in ends]
+        others = [p for p in parameters if p.ndim != 2 or p in ends]
+        adamw = [torch.optim.AdamW(others, lr=1e-4, fused=True)] if others else []
+        return [torch.optim.Muon(matrices, lr=1e-4), *adamw]
+    flags = {
+        "adamw_torch_fused": {"fused": True},
+        "adamw_torch_foreach": {"foreach": True},
+        "adamw_torch_forloop": {"foreach": False},
+        "adamw_torch": {},
+    }[optim]
+    return [torch.optim.AdamW(parameters, lr=1e-4, **flags)]
+
+
+def training_step(model, batch: dict, optimizers: list, precision: str = "fp32", after=lambda phase: None) -> None:
+    """One plain training step; calls `after` at the end of each of its phases."""
+    import torch
+
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    with torch.autocast(batch["input_ids"].device.type, dtype=half, enabled=half is not None):
+        loss = model(**batch).loss
+    after("forward")
+    loss.backward()
+    after("backward")
+    for optimizer in optimizers:
+        optimizer.step()
+    after("optimizer step")
+    for optimizer in optimizers:
+        optimizer.zero_grad()

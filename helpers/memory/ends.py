@@ -1,0 +1,77 @@
+"""What comes before and after the blocks: the embeddings, the final norm, the head and the loss. Sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from helpers.memory.operations import FP32, HALF, Run
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What is kept before the blocks and after them, and what the head needs for a moment.
+
+    Attributes:
+        front: kept by the embeddings.
+        end: kept by the final norm and the head.
+        end_flow: gradients in flight in the final norm's backward pass.
+        head_gradient: the gradient of the output head's table, where it has one.
+        logits: the logits and what the loss makes of them; 0 without a vocabulary.
+        casts: autocast's copies of the head's weights.
+    """
+
+    front: float
+    end: float
+    end_flow: float
+    head_gradient: int
+    logits: float
+    casts: int
+
+
+def ends(run: Run) -> Ends:
+    """What embeddings, final norm, head and loss take."""
+    end, end_flow = _after_the_blocks(run)
+    head_gradient = run.a.vocab_size * run.residual if run.generates and run.full else 0
+    return Ends(
+        front=run.tokens * _before_the_blocks(run),
+        end=run.tokens * end,
+        end_flow=run.tokens * end_flow,
+        head_gradient=head_gradient,
+        logits=_logits(run, head_gradient),
+        casts=HALF * run.a.head_weights(run.task) * run.autocast,
+    )
+
+
+def _before_the_blocks(run: Run) -> float:
+    """Bytes per token: an encoder's norm, and dropout's mask."""
+    d, mean_and_deviation = run.a.hidden_size, 2 * FP32
+    norm = 0 if run.a.is_decoder else run.residual + mean_and_deviation
+    mask = (d if run.on_gpu else run.residual) if run.a.embedding_dropout else 0
+    if run.full:
+        return norm + mask
+    # Adapters need nothing of it. But checkpointing needs a gradient at each block: PEFT asks the embeddings for one
+    return norm + mask + run.residual * (not run.a.gated) if run.checkpointing else 0
+
+
+def _after_the_blocks(run: Run) -> tuple[float, float]:
+    """Bytes per token that are kept, and in flight in the final norm's backward pass."""
+    d, e, stream, fp32 = run.a.hidden_size, run.activation_bytes, run.residual, FP32 * run.a.hidden_size
+    read_by_head = d * e if run.full or not run.generates else 0  # if the head is trained
+    if run.a.gated:
+        normalised = stream if run.full else 0
+        return fp32 + normalised + FP32 + read_by_head, 4 * fp32 - normalised
+    if run.a.is_decoder:
+        return stream + 2 * FP32 + read_by_head, 2 * stream
+    if run.task == "masked-lm":  # the dense layer's input, GELU's input and output, the norm's input
+        return (3 * e * d + stream, 0) if run.full else (2 * e * d, 0)
+    return stream, 0
+
+
+def _logits(run: Run, head_gradient: int) -> float:
+    """The largest of two moments: log-softmax and two gradients, or the gradient in half precision and the head's."""
+    if not run.generates:
+        return 0
+    in_half = run.task == "masked-lm" and run.precision == "pure-bf16"  # causal models widen their logits
+    width, e = HALF if in_half else FP32, run.activation_bytes
+    logits = run.tokens * run.a.vocab_size  # numbers
+    return max(3 * width * logits, (width + (e if e == HALF else 0)) * logits + head_gradient)

@@ -1,0 +1,104 @@
+"""Watches every tensor operation and adds up the storages that are alive. Needs torch."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+CUDA_BLOCK = 512  # bytes; CUDA's allocator hands out multiples of it
+
+# What bitsandbytes' AdamW holds in its CPU kernel, out of the tracker's sight, in bytes for each element it updates:
+# two states, the gradient, a square root and a quotient in fp32, and of weights in half precision a copy in fp32. Its
+# CUDA kernel holds nothing.
+_CPU_WORKSPACE = {"bitsandbytes.optimizer_update_8bit_blockwise.default": {4: 20, 2: 24}}
+
+
+def _storage_of(tensor):
+    try:
+        return tensor.untyped_storage()
+    except (RuntimeError, NotImplementedError):  # a sparse or opaque tensor has none
+        return None
+
+
+class _Storage:
+    """A storage that is alive: its bytes, as far as they are counted, and what it is for."""
+
+    def __init__(self, reference):
+        self.reference, self.size, self.kind = reference, 0, None
+
+
+class Tracker(TorchDispatchMode):
+    """Within `with tracker:` it follows all storages; `peak` is the most bytes at once, `parts` what they were.
+
+    Args:
+        existing: tensors from before. When the run first touches one, it turns out to have counted from the start.
+        cuda: count as CUDA's allocator and kernels do.
+    """
+
+    def __init__(self, existing=(), cuda: bool = False):
+        super().__init__()
+        self.cuda = cuda
+        self.alive = {}  # id of a storage: _Storage
+        self.current, self.kinds = 0, {}  # bytes alive, and of each kind
+        self.peak, self.parts = 0, {}  # the same two, at the peak
+        storages = [storage for storage in map(_storage_of, existing) if storage is not None]
+        self.existing = {id(storage): weakref.ref(storage) for storage in storages}
+
+    def add(self, tree, kind: str | None = None) -> None:
+        """Counts the storages of all tensors in `tree` that are not counted yet; names their `kind`."""
+        for tensor in tree_iter(tree):
+            storage = _storage_of(tensor) if isinstance(tensor, torch.Tensor) else None
+            if storage is not None:
+                self._count(storage, kind)
+        if self.current > self.peak:
+            self.start_phase()
+
+    def _count(self, storage, kind: str | None) -> None:
+        round_to = CUDA_BLOCK if self.cuda else 1
+        key, size = id(storage), -(-storage.nbytes() // round_to) * round_to
+        if key not in self.alive:
+            self.alive[key] = _Storage(weakref.ref(storage, lambda _: self.remove(key)))
+            before = self.existing.pop(key, None)
+            if before is not None and before() is storage:
+                self.peak += size
+        entry = self.alive[key]
+        if entry.size != size or (kind and kind != entry.kind):  # new, resized in place, or its kind is known now
+            self.current += size - entry.size
+            self.kinds[entry.kind] = self.kinds.get(entry.kind, 0) - entry.size
+            entry.size, entry.kind = size, kind or entry.kind
+            self.kinds[entry.kind] = self.kinds.get(entry.kind, 0) + size
+
+    def start_phase(self, workspace: int = 0) -> None:
+        """Forgets the peak so far: the next one is looked for from here."""
+        self.peak, self.parts = self.current + workspace, dict(self.kinds)
+        self.parts[None] = self.parts.get(None, 0) + workspace
+
+    def remove(self, key: int) -> None:
+        """The storage with this id is gone."""
+        if key in self.alive:
+            entry = self.alive.pop(key)
+            self.current -= entry.size
+            self.kinds[entry.kind] = self.kinds.get(entry.kind, 0) - entry.size
+
+    def _reuse(self, tensor) -> None:
+        """Lets go of a gradient to which autograd adds another: in place, unless a mode like this one watches."""
+        storage = _storage_of(tensor)
+        last = torch._C._storage_Use_Count(storage._cdata) == 2  # the tensor's own reference, and ours
+        if last and torch.ops.aten.is_non_overlapping_and_dense(tensor) and id(storage) in self.alive:
+            self.remove(id(storage))
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.add((arguments, keywords))
+        if not self.cuda and (held := _CPU_WORKSPACE.get(str(function))):
+            workspace = held[arguments[2].element_size()] * arguments[2].numel()  # of the parameter
+            if self.current + workspace > self.peak:
+                self.start_phase(workspace)
+        result = function(*arguments, **(keywords or {}))
+        summing = torch._C._current_graph_task_id() >= 0 and not torch.is_grad_enabled()  # within backward()
+        if summing and function is torch.ops.aten.add.Tensor and result.shape == arguments[0].shape:
+            self._reuse(arguments[0])
+        self.add(result)
+        return result
