@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -47,7 +48,9 @@ def read_marker(folder: Path) -> Marker | None:
         return None
     try:
         found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        files = found.get("files")
+        if found.keys() != {"kind", "files"}:
+            return None
+        files = found["files"]
         if files is not None:
             files = {str(name): (int(size), str(digest)) for name, (size, digest) in files.items()}
         return Marker(str(found["kind"]), files)
@@ -287,12 +290,15 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
     Raises:
         InputError: there are checkpoints, and none of them is whole.
     """
+    named = (path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name))
+    there = [path for path in named if path.is_dir() and not path.is_symlink() and not blank(path)]
     reasons = []
-    for path in reversed(checkpoints(folder)):
+    for path in sorted(there, key=step_of, reverse=True):  # also those whose marker is gone
         if not (reason := damage(path)):
             return path
         say(f"{path} is passed over: {reason}")
-        if read_marker(path).files is not None:
+        marker = read_marker(path)
+        if marker is None or marker.files is not None:
             reasons.append(f"{path.name}: {reason}")
     if reasons:
         raise InputError(
@@ -302,10 +308,18 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def remove_checkpoints(folder: Path, newest: int, say: Callable[[str], None]) -> None:
-    """Removes all checkpoints of ours but the newest ones; one that somebody put a file into stays, with a line."""
+def remove_checkpoints(folder: Path, newest: int, say: Callable[[str], None], reached: float = math.inf) -> None:
+    """Removes all checkpoints of ours but the newest ones; one that somebody put a file into stays, with a line.
+
+    Args:
+        folder: of the run.
+        newest: so many stay.
+        say: is told what stays against the rule.
+        reached: the step of the run; what claims a later one was passed over when the run went on, and goes as well.
+    """
     found = checkpoints(folder)
-    for path in found[: max(0, len(found) - newest)]:
+    past = [path for path in found if step_of(path) <= reached]
+    for path in [*past[: max(0, len(past) - newest)], *found[len(past) :]]:
         try:
             remove(path)
         except InputError as reason:

@@ -1,7 +1,9 @@
 """Command lines that all programs share: numbers with bounds, errors in one line, an end that loses nothing."""
 
 import argparse
+import contextlib
 import math
+import os
 import signal
 from collections.abc import Callable
 
@@ -52,13 +54,15 @@ class Stopped(Exception):
 
 class StopSignals:
     """Within `with`, Ctrl-C, SIGTERM and SIGHUP set `asked`: the step ends, a checkpoint is written. A second one
-    of them ends the program at once.
+    of them ends the program at once, but not under a launcher: that sends one to each process after the terminal did,
+    and ends those that take too long.
 
     Use it in the main thread. After the checkpoint: `raise Stopped(signals.asked)`.
     """
 
     def __init__(self, say: Callable[[str], None] = print):
         self.asked, self.say, self.before = 0, say, {}
+        self.launched = "LOCAL_RANK" in os.environ
 
     def __enter__(self) -> "StopSignals":
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -67,9 +71,13 @@ class StopSignals:
         return self
 
     def ask(self, number: int, frame) -> None:
-        self.asked = number
-        self.restore()
-        self.say(f"{signal.Signals(number).name}: stopping after this step; once more stops at once")
+        first, self.asked = not self.asked, self.asked or number
+        if not self.launched:
+            self.restore()
+        if first:
+            more = "" if self.launched else "; once more stops at once"
+            with contextlib.suppress(RuntimeError):  # the signal came while something was printed
+                self.say(f"{signal.Signals(number).name}: stopping after this step{more}")
 
     def restore(self) -> None:
         while self.before:

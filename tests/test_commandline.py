@@ -50,6 +50,21 @@ def test_the_first_signal_asks_and_the_second_ends(name):
         signal.signal(number, before)
 
 
+def test_under_a_launcher_further_signals_end_nothing(monkeypatch):
+    """A terminal's Ctrl-C reaches each process, and then the launcher sends a signal of its own."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    said, outer = [], []
+    before = {number: signal.signal(number, outer.append) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with StopSignals(said.append) as stop:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+                signal.raise_signal(number)
+        assert (stop.asked, len(said), outer) == (signal.SIGINT, 1, [])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_foreign_text_is_one_printable_line():
     assert one_line("a\nb\t\x1b[31mred\x07") == "a b \\x1b[31mred\\x07"
     assert one_line(ValueError()) == "ValueError"
