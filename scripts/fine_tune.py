@@ -528,9 +528,10 @@ def train(args: argparse.Namespace) -> None:
     work = unfinished(args.output)
     if MAIN:
         check_output(args)
+        shutil.rmtree(work / "data", ignore_errors=True)
         source = Source(args.data, args.text_column, args.label_column, args.dataset_config, args.dataset_revision)
         facts = prepare(
-            source, load_tokenizer(args.checkpoint, args.checkpoint_revision, args.max_length), work,
+            source, load_tokenizer(args.checkpoint, args.checkpoint_revision, args.max_length), work / "data",
             seed=args.seed, max_length=args.max_length, max_train_samples=args.max_train_samples,
         )  # fmt: skip
         for line in describe(facts, args.data, args.max_length):
@@ -546,7 +547,7 @@ def train(args: argparse.Namespace) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would tell of kernels that are not needed here
     use_cpu = args.use_cpu or not torch.accelerator.is_available()
     processes = PartialState(cpu=use_cpu, timeout=timedelta(hours=6))  # where the others wait for the data
-    facts = Facts.load(work)
+    facts = Facts.load(work / "data")
     settings = decide(args, facts, processes.device.type)
     checkpoint = find_start(args, work, settings)
     processes.wait_for_everyone()

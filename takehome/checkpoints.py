@@ -145,7 +145,7 @@ def remove(folder: Path) -> None:
         if doomed.is_symlink() or doomed.exists():
             remove(doomed)
         folder.rename(doomed)
-    if marker:
+    if marker and marker.files is not None:
         write_file(doomed / MARKER, json.dumps(asdict(Marker(marker.kind))))
     for path in doomed.iterdir():
         if path.name != MARKER:
@@ -216,12 +216,12 @@ def finish(final: Path) -> None:
     """Seals the draft of `final` and puts it into its place; a folder of ours that is there is replaced.
 
     Raises:
-        InputError: what is there is not ours, or holds a file that is not ours.
+        InputError: what is there is not ours, of another kind, or was changed or added to.
     """
     draft, old = draft_of(final), old_of(final)
     seal(draft)
     if final.is_symlink() or final.exists():
-        refuse_to_replace(final)
+        refuse_to_replace(final, read_marker(draft).kind)
         if blank(final):
             remove(final)
         else:
@@ -232,15 +232,21 @@ def finish(final: Path) -> None:
         remove(old)
 
 
-def refuse_to_replace(final: Path) -> None:
-    """Raises InputError if `finish` could not put a folder into this place without taking what is not ours."""
+def refuse_to_replace(final: Path, kind: str) -> None:
+    """Raises InputError if a folder of this kind could not take this place without loss of what is not ours."""
     if final.is_symlink() or (final.exists() and not final.is_dir()) or os.path.ismount(final):
-        raise InputError(f"{final} is a link, a file or a mount point: name a new directory")
-    if final.is_dir() and not blank(final):
-        if read_marker(final) is None:
-            raise InputError(f"{final} holds other things: name a new directory")
-        if others := foreign(final):
-            raise InputError(f"{final} holds {others[0]}, which this program did not write: move it away first")
+        there = "a link" if final.is_symlink() else "a mount point" if final.is_dir() else "a file"
+        raise InputError(f"{final} is {there}: name a new directory")
+    if not final.is_dir() or blank(final):
+        return
+    if (marker := read_marker(final)) is None:
+        raise InputError(f"{final} holds other things: name a new directory")
+    if marker.kind != kind:
+        raise InputError(f"{final} holds a {marker.kind}: name another directory")
+    if others := foreign(final):
+        raise InputError(f"{final} holds {others[0]}, which this program did not write: move it away first")
+    if change := damage(final):  # somebody may have worked on it
+        raise InputError(f"{final} is not as it was written: {change}. Move it away, or name another directory")
 
 
 def recover(final: Path) -> None:
@@ -281,8 +287,13 @@ def step_of(checkpoint: Path) -> int:
     return int(CHECKPOINT.fullmatch(checkpoint.name)[1])
 
 
-def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
+def newest_whole(folder: Path, say: Callable[[str], None], wrong: Callable[[Path], str] = damage) -> Path | None:
     """The newest checkpoint that is whole; each newer one is passed over with a line.
+
+    Args:
+        folder: of the run.
+        say: is told what is passed over.
+        wrong: says in a few words why one cannot be gone on from; an empty string if it can.
 
     Returns:
         None if there is none to go on from, and none was damaged after it was written.
@@ -294,7 +305,7 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
     there = [path for path in named if path.is_dir() and not path.is_symlink() and not blank(path)]
     reasons = []
     for path in sorted(there, key=step_of, reverse=True):  # also those whose marker is gone
-        if not (reason := damage(path)):
+        if not (reason := wrong(path)):
             return path
         say(f"{path} is passed over: {reason}")
         marker = read_marker(path)
@@ -308,7 +319,13 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def remove_checkpoints(folder: Path, newest: int, say: Callable[[str], None], reached: float = math.inf) -> None:
+def remove_checkpoints(
+    folder: Path,
+    newest: int,
+    say: Callable[[str], None],
+    reached: float = math.inf,
+    keep: Callable[[Path], Path | None] = lambda path: None,
+) -> None:
     """Removes all checkpoints of ours but the newest ones; one that somebody put a file into stays, with a line.
 
     Args:
@@ -316,10 +333,13 @@ def remove_checkpoints(folder: Path, newest: int, say: Callable[[str], None], re
         newest: so many stay.
         say: is told what stays against the rule.
         reached: the step of the run; what claims a later one was passed over when the run went on, and goes as well.
+        keep: names another checkpoint that one of those needs, such as the best so far.
     """
     found = checkpoints(folder)
     past = [path for path in found if step_of(path) <= reached]
-    for path in [*past[: max(0, len(past) - newest)], *found[len(past) :]]:
+    kept = past[max(0, len(past) - newest) :]
+    kept += [path for other in kept if (path := keep(other))]
+    for path in (path for path in found if path not in kept):
         try:
             remove(path)
         except InputError as reason:

@@ -45,7 +45,7 @@ def number(kind: type, low: float = -math.inf, high: float = math.inf, above: bo
 
 
 class Stopped(Exception):
-    """A signal asked the program to stop, and what was reached is saved. `status` is the exit status."""
+    """A signal asked the program to stop. `status` is the exit status."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -66,7 +66,8 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if number := getattr(signal, name, None):  # Windows has no SIGHUP
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored
                 self.before[number] = signal.signal(number, self.ask)
         return self
 
@@ -85,3 +86,22 @@ class StopSignals:
 
     def __exit__(self, *_) -> None:
         self.restore()
+
+
+@contextlib.contextmanager
+def stopped_by_signals():
+    """Within `with`, SIGTERM and SIGHUP raise Stopped, as Ctrl-C raises KeyboardInterrupt, so that all is tidied up."""
+
+    def stop(number: int, frame):
+        raise Stopped(number)
+
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

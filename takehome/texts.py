@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import shutil
 import unicodedata
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -14,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from takehome.checkpoints import write_file
 from takehome.errors import InputError, one_line
+from takehome.models import SAFE
 from takehome.tables import Table, read_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,12 +61,12 @@ class Facts:
     counts: dict[str, list[int]]  # rows of each class, by class id, in train, validation and test
     width: int  # of the model's hidden states
 
-    def save(self, work: Path) -> None:
-        (work / "facts.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
+    def save(self, folder: Path) -> None:
+        write_file(folder / "facts.json", json.dumps(asdict(self)))
 
     @classmethod
-    def load(cls, work: Path) -> "Facts":
-        return cls(**json.loads((work / "facts.json").read_text(encoding="utf-8")))
+    def load(cls, folder: Path) -> "Facts":
+        return cls(**json.loads((folder / "facts.json").read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,8 @@ def load_tokenizer(checkpoint: str, revision: str | None = None, max_length: int
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision)
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision, **SAFE)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **SAFE)
     except Exception as cause:  # not there, not JSON, an unknown architecture, no network: each has its own
         raise bad_checkpoint(checkpoint, cause) from cause
     if tokenizer.pad_token is None:
@@ -259,18 +260,18 @@ def bad_checkpoint(checkpoint: str, cause: Exception) -> InputError:
 def prepare(
     source: Source,
     loaded: LoadedTokenizer,
-    work: Path,
+    folder: Path,
     *,
     seed: int,
     max_length: int | None = None,
     max_train_samples: int | None = None,
 ) -> Facts:
-    """Reads, divides and tokenises the data into Arrow files in `work`/data; returns and saves what there is to know.
+    """Reads, divides and tokenises the data into Arrow files in a folder; returns and saves what there is to know.
 
     Args:
         source: what to read.
         loaded: the tokenizer.
-        work: directory of the unfinished run; its `data` is replaced.
+        folder: an empty one; train.arrow, validation.arrow, test.arrow and facts.json are written there.
         seed: of the split and the draws.
         max_length: tokens that training reads of a text; by default 95 % of the texts fit.
         max_train_samples: rows to train on, drawn at random; by default all.
@@ -282,10 +283,9 @@ def prepare(
     import pyarrow as pa
 
     datasets.disable_progress_bars()
-    shutil.rmtree(work / "data", ignore_errors=True)
     table = read_table(
         source.data, source.text_column, source.label_column,
-        config=source.config, revision=source.revision, cache_dir=work / "data",
+        config=source.config, revision=source.revision, cache_dir=folder,
     )  # fmt: skip
     remarks = list(table.remarks)
     parts, digest = divide(table, seed, max_train_samples, remarks)
@@ -293,7 +293,7 @@ def prepare(
     limit = loaded.limit
     length = max_length or min(limit, 8 * math.ceil(max(8, np.percentile(lengths, 95)) / 8))
     for name, part in parts.items():
-        _tokenise(part, loaded.tokenizer, length, work / "data" / f"{name}.arrow")
+        _tokenise(part, loaded.tokenizer, length, folder / f"{name}.arrow")
     counts = {name: np.bincount(part.labels, minlength=len(table.labels)).tolist() for name, part in parts.items()}
     facts = Facts(
         file=Path(source.data).name if Path(source.data).exists() else source.data,
@@ -313,7 +313,7 @@ def prepare(
     )
     del table, parts
     pa.default_memory_pool().release_unused()
-    facts.save(work)
+    facts.save(folder)
     return facts
 
 

@@ -199,3 +199,30 @@ def test_one_run_at_a_time(tmp_path):
         pass
     with only_one_run(tmp_path):
         pass
+
+
+def test_a_file_that_somebody_changed_keeps_a_finished_folder(tmp_path):
+    make(tmp_path / "mine", "old")
+    (tmp_path / "mine" / "weights").write_text("old, with my corrections")
+    with pytest.raises(InputError, match=r"weights has .* Move it away"):
+        make(tmp_path / "mine", "new")
+    assert (tmp_path / "mine" / "weights").read_text() == "old, with my corrections"
+
+
+def test_a_folder_of_another_kind_is_not_replaced(tmp_path):
+    make(tmp_path / "mine", "old")
+    begin(tmp_path / "mine", "evaluation")
+    with pytest.raises(InputError, match="holds a model"):
+        finish(tmp_path / "mine")
+    assert (tmp_path / "mine" / "weights").read_text() == "old"
+
+
+def test_the_best_checkpoint_stays_as_long_as_another_needs_it(tmp_path):
+    run = claim(tmp_path / "run", "run")
+    for step in (1, 2, 3, 4, 5):
+        make(run / f"checkpoint-{step}", str(step))
+    best = {4: 4, 5: 2}
+    checkpoints.remove_checkpoints(
+        run, 2, print, keep=lambda path: run / f"checkpoint-{best[checkpoints.step_of(path)]}"
+    )
+    assert [path.name for path in checkpoints.checkpoints(run)] == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]

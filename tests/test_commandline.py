@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from takehome.commandline import Parser, StopSignals, number
+from takehome.commandline import Parser, Stopped, StopSignals, number, stopped_by_signals
 from takehome.errors import InputError, explain_limits, one_line
 
 
@@ -76,3 +76,25 @@ def test_limits_of_the_machine(tmp_path):
     assert "make room" in full and str(tmp_path) in full
     assert "per-device-train-batch-size" in explain_limits(MemoryError(), tmp_path)
     assert explain_limits(ValueError("x"), tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_before_and_after_training_a_signal_is_an_exception(name):
+    if not (number := getattr(signal, name, None)) or os.name == "nt":
+        pytest.skip("no such signal here")
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=name) as caught, stopped_by_signals():
+        signal.raise_signal(number)
+    assert caught.value.status == 128 + number and signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    if os.name == "nt":
+        pytest.skip("no such signal here")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals(), StopSignals(print) as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
