@@ -13,30 +13,25 @@ inherits from and only what differs:
     max_train_samples = 200
 """
 
-import contextlib
 import difflib
-import importlib
 import math
 import os
-import sys
-import threading
 import tomllib
-import warnings
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 from helpers.allocator import keep_freed_memory
+from helpers.hub import cache_folder, cached, check_hub, set_offline
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT_IN = Path(__file__).with_suffix(".toml")
-# huggingface_hub, evaluate and the download counter of datasets read these once, when they are imported.
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
-HUB_SECONDS = 2.0  # until the Hub counts as not there: name lookup, connection and answer together
 TYPE_NAMES = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 PLACES = ("dataset", "checkpoint", "metric")  # each a Hub id or a path
 BELONGS_TO = {"dataset": ("config", "revision"), "checkpoint": ("checkpoint_revision",)}
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 MAY_BE_ZERO = ("seed", "warmup_steps", "weight_decay")
 
 
@@ -148,7 +143,7 @@ class Profile:
                 raise ProfileError(f"profile {self.name}, [{name}] {key}: {place} does not exist; {todo}")
         if self.no_hub and (missing := _not_cached(self.tables[name])):
             raise ProfileError(
-                f"profile {self.name}, [{name}]: {self.no_hub}, and the cache in {_cache()} lacks "
+                f"profile {self.name}, [{name}]: {self.no_hub}, and the cache in {cache_folder()} lacks "
                 f'{"; ".join(missing)}. Without a network, load_profile("reduced") has all that it needs. Or bring '
                 "what is missing: a classroom bundle, or the cache of a machine that ran this lesson (SETUP.md, "
                 "Without a network). With HF_HUB_OFFLINE=0 in the environment the libraries try the Hub all the same."
@@ -203,10 +198,10 @@ def load_profile(name: str | os.PathLike | None = None) -> Profile:
     built = {table: TABLES[table](**values) for table, values in tables.items()}
     if top["offline"]:
         no_hub = "it says offline = true"
-        _set_offline(True)
+        set_offline(True)
     else:
         no_hub = check_hub() if any(_hub_ids(task) for task in built.values()) else ""
-        _set_offline(bool(no_hub))
+        set_offline(bool(no_hub))
     return Profile(shown, top["description"], top["offline"], top["use_cpu"], built, no_hub)
 
 
@@ -293,65 +288,15 @@ def _unknown(kind: str, name: str, valid, where: str) -> str:
     return f"{where}: unknown {kind} {name!r}{guess} There is: {', '.join(valid)}"
 
 
-def check_hub() -> str:
-    """Finds out in HUB_SECONDS whether the Hub can be used; if not, sets offline mode.
-
-    HF_HUB_OFFLINE, set by the user, is believed without asking. Call it before huggingface_hub is imported.
-
-    Returns:
-        Why the Hub cannot be used; an empty string if it can.
-    """
-    told = os.environ.get("HF_HUB_OFFLINE")
-    if told is not None and "HF_HUB_OFFLINE" not in _SET_BY_US:
-        return "HF_HUB_OFFLINE is set" if told.upper() in ("1", "ON", "YES", "TRUE") else ""
-    import ssl
-    import urllib.error
-    import urllib.request
-
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    answer = [f"no answer within {HUB_SECONDS} s"]
-    context = ssl.create_default_context()
-    with contextlib.suppress(ImportError):  # Python from python.org has no certificates on macOS, the libraries have
-        context.load_verify_locations(importlib.import_module("certifi").where())
-
-    def ask():
-        url = f"{endpoint}/api/models/openai-community/gpt2"
-        try:
-            with urllib.request.urlopen(url, timeout=HUB_SECONDS, context=context) as response:
-                response.read(1)
-            answer.append("")
-        except urllib.error.HTTPError as error:
-            answer.append(f"HTTP {error.code}" if error.code >= 500 else "")  # a mirror may lack that model
-        except Exception as error:  # whatever it is, the Hub cannot be used
-            answer.append(str(getattr(error, "reason", error)) or type(error).__name__)
-
-    thread = threading.Thread(target=ask, daemon=True)  # a name lookup cannot be stopped, only left behind
-    thread.start()
-    thread.join(HUB_SECONDS)
-    if not (reason := answer[-1]):
-        return ""
-    _set_offline(True)
-    if not getattr(sys.modules.get("huggingface_hub.constants"), "HF_HUB_OFFLINE", True):  # imported online
-        warnings.warn("the Hub does not answer: restart the kernel, or the libraries wait for it", stacklevel=3)
-    return f"the Hub cannot be reached ({endpoint}: {reason})"
-
-
 def _hub_ids(task: Task) -> list[str]:
     """What a task names on the Hub."""
     return [place for key in PLACES if (place := getattr(task, key, None)) and not Path(place).is_absolute()]
 
 
-def _cache() -> Path:
-    """Hugging Face's cache on this machine."""
-    general = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or f"{general}/huggingface").expanduser()
-
-
 def _not_cached(task: Task) -> list[str]:
     """What a task names on the Hub and the cache does not hold, in words."""
-    hub = Path(os.environ.get("HF_HUB_CACHE") or _cache() / "hub").expanduser()
-    data = Path(os.environ.get("HF_DATASETS_CACHE") or _cache() / "datasets").expanduser()
-    modules = Path(os.environ.get("HF_MODULES_CACHE") or _cache() / "modules").expanduser()
+    data = Path(os.environ.get("HF_DATASETS_CACHE") or cache_folder() / "datasets").expanduser()
+    modules = Path(os.environ.get("HF_MODULES_CACHE") or cache_folder() / "modules").expanduser()
     ids, missing = _hub_ids(task), []
     if task.dataset in ids:  # load_dataset offline reads only what it has prepared once
         plain = _letters(task.dataset)
@@ -360,13 +305,9 @@ def _not_cached(task: Task) -> list[str]:
         if not any(any(folder.glob(prepared)) for folder in folders):
             missing.append(f"data set {task.dataset}, config {task.config}, revision {_show(task.revision)}")
     if task.checkpoint in ids:
-        folder = hub / f"models--{task.checkpoint.replace('/', '--')}"
-        revision = task.checkpoint_revision or "main"
-        if (folder / "refs" / revision).is_file():
-            revision = (folder / "refs" / revision).read_text().strip()
-        files = {path.name for path in (folder / "snapshots" / revision).glob("*") if path.exists()}
-        weights = isinstance(task, Pretraining) or any(name.endswith((".safetensors", ".bin")) for name in files)
-        if "config.json" not in files or not weights or not any("token" in name for name in files):
+        files = [cached(task.checkpoint, file, task.checkpoint_revision or "") for file in ("config.json", *WEIGHTS)]
+        tokens = [cached(task.checkpoint, file, task.checkpoint_revision or "") for file in TOKENIZER]
+        if not files[0] or not any(tokens) or not (isinstance(task, Pretraining) or any(files[1:])):
             missing.append(f"checkpoint {task.checkpoint}, revision {_show(task.checkpoint_revision)}")
     metric = getattr(task, "metric", None)
     if metric in ids and not any(modules.glob(f"evaluate_modules/metrics/evaluate-metric--{metric}/*/{metric}.py")):
@@ -376,22 +317,6 @@ def _not_cached(task: Task) -> list[str]:
 
 def _letters(name: str) -> str:
     return name.replace("/", "").replace("_", "").lower()  # namespace/SomeName is cached as namespace___some_name
-
-
-def _set_offline(offline: bool) -> None:
-    """Sets the offline variables, or takes back those that an earlier profile of this process set."""
-    if offline:
-        for key in OFFLINE.keys() - os.environ.keys():
-            os.environ[key] = OFFLINE[key]
-            _SET_BY_US.append(key)
-    elif _SET_BY_US:
-        while _SET_BY_US:
-            os.environ.pop(_SET_BY_US.pop(), None)
-        if "huggingface_hub" in sys.modules:
-            warnings.warn("libraries were imported offline: restart the kernel to reach the Hub", stacklevel=3)
-
-
-_SET_BY_US: list[str] = []
 
 
 def _show(value) -> str:

@@ -38,6 +38,7 @@ FOLDERS = {
     ("models", "distilbert/distilbert-base-uncased"): "data/models/distilbert",
     ("spaces", "evaluate-metric/glue"): "data/metrics/glue",  # where evaluate.load("glue") looks
 }
+LARGE = (".safetensors", ".bin", ".parquet", ".h5")
 RESOLVE = re.compile(r"/(?:(datasets|spaces)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 API = re.compile(r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
 
@@ -58,16 +59,30 @@ class Asked:
 class Fault:
     """What goes wrong with one answer.
 
-    `status`: this error instead of the file. `share`: only so much of the body, then the connection breaks, or with
-    `seconds` is silent for so long first. `whole`: Range is ignored. `content`: these bytes are the file now.
+    `status`: this error instead of the file. `code`: the Hub's X-Error-Code with it. `share`: only so much of the
+    body, then the connection breaks, or with `seconds` is silent for so long first. `whole`: Range is ignored.
+    `content`: these bytes are the file now. `page`: this web page instead of any answer, with `status` or 200.
+    `location`: sent on to this address. `raw`: these bytes instead of HTTP. `silent`: seconds without any answer.
     """
 
     status: int = 0
+    code: str = ""
     retry_after: int | None = None
     share: float = 1.0
     seconds: float = 0.0
     whole: bool = False
     content: bytes | None = None
+    page: bytes | None = None
+    location: str = ""
+    raw: bytes = b""
+    silent: float = 0.0
+
+
+def digest(name: str, content: bytes) -> str:
+    """What names a content on the Hub: the sha256 of a large file (LFS), the digest that git gives any other."""
+    if name.endswith(LARGE):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def revisions() -> dict[tuple[str, str], str]:
@@ -96,6 +111,7 @@ class Hub:
         self.repositories = {
             key: (ROOT / folder, pinned.get(key, "0" * 40)) for key, folder in (folders or FOLDERS).items()
         }
+        self.closing = threading.Event()  # ends what is silent
         self._digests, self._server = {}, None
 
     def __enter__(self) -> "Hub":
@@ -105,14 +121,15 @@ class Hub:
         return self
 
     def __exit__(self, *_) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
     def digest(self, file: Path) -> str:
-        """The sha256 of a file, remembered until the file changes."""
+        """What names a file's content on the Hub, remembered until the file changes."""
         key = (file, file.stat().st_mtime_ns)
         if key not in self._digests:
-            self._digests[key] = hashlib.sha256(file.read_bytes()).hexdigest()
+            self._digests[key] = digest(file.name, file.read_bytes())
         return self._digests[key]
 
 
@@ -147,7 +164,17 @@ class _Handler(BaseHTTPRequestHandler):
         path, query = unquote(parts.path), parse_qs(parts.query)
         self.about = ("", "", "", path)
         fault = (self.hub.fault and self.hub.fault(self.command, path, self.headers)) or Fault()
-        if match := RESOLVE.fullmatch(path):
+        if fault.silent:
+            self.hub.closing.wait(fault.silent)
+            self.close_connection = True
+        elif fault.raw:
+            self.wfile.write(fault.raw)
+            self.close_connection = True
+        elif fault.location:
+            self.send(302, {"Location": fault.location}, b"", fault)
+        elif fault.page is not None:
+            self.send(fault.status or 200, {"Content-Type": "text/html; charset=utf-8"}, fault.page, fault)
+        elif match := RESOLVE.fullmatch(path):
             self.about = (match[1] or "models", *match.groups()[1:])
             if folder := self.find(fault):
                 self.send_file(folder / match[4], fault)
@@ -164,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         kind, name, revision, _ = self.about
         folder, self.commit = self.hub.repositories.get((kind, name), (None, ""))
         if fault.status:
-            return self.fail(fault.status, "", fault)
+            return self.fail(fault.status, fault.code, fault)
         if folder is None:
             return self.fail(404, "RepoNotFound", fault)
         if revision not in ("", "main", self.commit):
@@ -182,8 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not file.is_file() or ".." in file.parts:
             return self.fail(404, "EntryNotFound", fault)
         content = file.read_bytes() if fault.content is None else fault.content
-        digest = self.hub.digest(file) if fault.content is None else hashlib.sha256(content).hexdigest()
-        headers = {"ETag": f'"{digest}"', "X-Repo-Commit": self.commit, "Accept-Ranges": "bytes"}
+        tag = self.hub.digest(file) if fault.content is None else digest(file.name, content)
+        headers = {"ETag": f'"{tag}"', "X-Repo-Commit": self.commit, "Accept-Ranges": "bytes"}
         headers |= {"Content-Type": "application/octet-stream"}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if not wanted or fault.whole:
@@ -214,7 +241,10 @@ class _Handler(BaseHTTPRequestHandler):
         name = path.relative_to(folder).as_posix()
         if path.is_dir():
             return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
-        return {"type": "file", "path": name, "oid": self.hub.digest(path)[:40], "size": path.stat().st_size}
+        entry = {"type": "file", "path": name, "oid": self.hub.digest(path)[:40], "size": path.stat().st_size}
+        if name.endswith(LARGE):
+            entry["lfs"] = {"oid": self.hub.digest(path), "size": path.stat().st_size, "pointerSize": 134}
+        return entry
 
     def send_json(self, entry, fault: Fault) -> None:
         self.send(200, {"Content-Type": "application/json"}, json.dumps(entry).encode(), fault)

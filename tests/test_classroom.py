@@ -138,7 +138,7 @@ def test_the_profile_of_a_bundle_has_local_paths_and_the_same_numbers(tmp_path):
     path = tmp_path / "classroom.toml"
     path.write_text(classroom_bundle.local_profile(laptop, folders), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("helpers.profiles._set_offline", lambda offline: None)
+        patch.setattr("helpers.profiles.set_offline", lambda offline: None)
         ours = load_profile(path)
     assert ours.offline
     for name, task in laptop.tables.items():
