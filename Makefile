@@ -17,11 +17,18 @@ OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
 # Tests that run at the same time share the cores: with more threads than cores they mostly wait for each other.
 SHARE = OMP_NUM_THREADS=$$(( (`getconf _NPROCESSORS_ONLN` + $(WORKERS) - 1) / $(WORKERS) ))
 
+# A module's tests share its fixtures, so they stay together; the longest begin first (tests/conftest.py).
+PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+# Notebooks that passed here and have not changed need not run again; CI always runs all, as `make test ALL=1` does.
+ALL =
+UNCHANGED = $(if $(ALL)$(CI),,--skip-unchanged)
+
 .PHONY: help install-full-finetuning lab test notebooks doctor data memory-tables check-exercises classroom-bundle install-from-bundle lint clean
 
 help:
 	@echo "make lab                      install where needed, then open lesson 01 in JupyterLab"
-	@echo "make test                     install where needed, then run the tests and every notebook"
+	@echo "make test                     install where needed, then run the tests, and the notebooks (ALL=1: unchanged too)"
 	@echo "make install-full-finetuning  make .venv and install the tested versions (2 GB)"
 	@echo "make doctor                   what this machine has, and which profile suits it"
 	@echo "make notebooks                execute the notebooks in place, on the reduced profile"
@@ -65,9 +72,15 @@ lab: $(STAMP)
 	fi; \
 	exec "$(BIN)/python" -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/lab/tree/$(LESSON)" $$root $(LAB_ARGS)
 
+# Both halves run, whatever the first one says; the status is that of the worse.
 test: $(STAMP)
-	$(OFFLINE) $(SHARE) "$(BIN)/python" -m pytest tests -n $(WORKERS) --dist loadscope
-	$(OFFLINE) $(SHARE) "$(BIN)/python" -m pytest --nbval-lax --nbval-current-env notebooks -n $(WORKERS) --dist loadscope
+	@trap 'exit 130' INT; tests=0; notebooks=0; \
+	$(OFFLINE) $(SHARE) "$(BIN)/python" -m pytest tests $(PARALLEL) || tests=$$?; \
+	$(OFFLINE) $(SHARE) "$(BIN)/python" -m pytest --nbval-lax --nbval-current-env notebooks $(UNCHANGED) $(PARALLEL) \
+	  || notebooks=$$?; \
+	say() { if [ $$2 = 0 ]; then echo "$$1: passed"; else echo "$$1: failed (pytest's status $$2, above)"; fi; }; \
+	say tests $$tests; say notebooks $$notebooks; \
+	[ $$tests -gt $$notebooks ] && exit $$tests; exit $$notebooks
 
 notebooks: $(STAMP)
 	$(OFFLINE) "$(BIN)/python" tools/execute.py

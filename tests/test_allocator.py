@@ -18,8 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not allocator.keep_freed_memory(), reason="needs Linux with the GNU C library")
 
 STEPS = """
-import json, resource, statistics, sys, time
-sys.path.insert(0, {scripts!r})
+import json, resource, statistics, time
 from helpers.allocator import keep_freed_memory
 if {kept}:
     keep_freed_memory()
@@ -53,10 +52,8 @@ print(json.dumps([statistics.median(faults[3:]), statistics.median(seconds[3:]),
 
 def run(name: str, shape: tuple[int, int], kept: bool, steps: int = 8) -> tuple[float, float, float]:
     """Median page faults and seconds of a training step in a process of its own, and the process's peak in MB."""
-    program = STEPS.format(
-        scripts=str(ROOT / "scripts"), kept=kept, name=name, shape=shape, steps=steps
-    )  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    program = STEPS.format(root=str(ROOT), kept=kept, name=name, shape=shape, steps=steps)
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "scripts")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     return tuple(json.loads(done.stdout.splitlines()[-1]))
@@ -67,7 +64,7 @@ def test_a_step_reuses_the_memory_of_the_last(monkeypatch):
     # it at the value that it starts with, and keep_freed_memory has to overrule it
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(128 << 10))
     given_back, kept = (run("distilbert", (16, 100), kept)[0] for kept in (False, True))
-    assert kept < 50 and given_back > 1000
+    assert kept < given_back / 10
 
 
 @pytest.mark.slow

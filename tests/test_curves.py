@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.curves import diagnose, plot
+from helpers.curves import plot
+from helpers.diagnosis import diagnose
 
 ROOT = str(Path(__file__).resolve().parents[1])
 

@@ -1,10 +1,8 @@
 """data/documents.csv is unbalanced on purpose, no key word solves it, and it is rebuilt byte for byte."""
 
 import csv
-import importlib
 import itertools
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,10 +14,8 @@ FILE = ROOT / "data" / "documents.csv"
 
 
 @pytest.fixture(scope="module")
-def builder():
-    sys.path.insert(0, str(ROOT / "data" / "build"))
-    yield importlib.import_module("documents")
-    sys.path.remove(str(ROOT / "data" / "build"))
+def builder(build_program):
+    return build_program("documents")
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +59,9 @@ def test_no_key_word_marks_a_class(rows):
         assert sum(found.values()) - found[own] > found[own], word
 
 
-def test_rebuild_gives_the_same_bytes(tmp_path):
-    program = ROOT / "data" / "build" / "documents.py"
-    subprocess.run([sys.executable, program, "--output", tmp_path / "d.csv"], check=True, capture_output=True)
+def test_rebuild_gives_the_same_bytes(tmp_path, builder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["documents.py", "--output", str(tmp_path / "d.csv")])
+    builder.main()
     assert (tmp_path / "d.csv").read_bytes() == FILE.read_bytes()
 
 

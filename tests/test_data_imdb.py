@@ -1,6 +1,5 @@
 """data/imdb is large, varied and hard enough to learn from, and data/build/imdb.py writes it byte for byte."""
 
-import importlib
 import re
 import sys
 from pathlib import Path
@@ -13,10 +12,8 @@ IMDB = ROOT / "data" / "imdb"
 
 
 @pytest.fixture(scope="module")
-def builder():
-    sys.path.insert(0, str(ROOT / "data" / "build"))
-    yield importlib.import_module("imdb")
-    sys.path.remove(str(ROOT / "data" / "build"))
+def builder(build_program):
+    return build_program("imdb")
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +61,8 @@ def test_no_duplicates_and_no_near_duplicates(splits, builder):
     assert builder.near_share(["We saw it on Monday. " + test[0]], test) == 1
 
 
-def test_no_review_repeats_an_article_of_the_corpus(splits, builder):
-    openwebtext = importlib.import_module("openwebtext")
+def test_no_review_repeats_an_article_of_the_corpus(splits, builder, build_program):
+    openwebtext = build_program("openwebtext")
     articles = openwebtext.write_topic("culture", openwebtext.ARTICLES_PER_TOPIC * openwebtext.WEIGHTS["culture"])
     assert builder.near_share(splits["test"][0], articles) < 0.01
 

@@ -53,11 +53,8 @@ def test_no_template_is_left_open(articles):
         assert "  " not in article and " ," not in article and ".." not in article, article[:200]
 
 
-def test_rebuilds_byte_for_byte(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(DATA / "build")
+def test_rebuilds_byte_for_byte(tmp_path, monkeypatch, build_program):
     monkeypatch.setattr(sys, "argv", ["openwebtext.py", "--output", str(tmp_path)])
-    import openwebtext
-
-    openwebtext.main()
+    build_program("openwebtext").main()
     for shard in [*SHARDS, DATA / "openwebtext" / "README.md"]:
         assert (tmp_path / shard.relative_to(DATA / "openwebtext")).read_bytes() == shard.read_bytes(), shard.name

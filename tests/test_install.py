@@ -135,14 +135,56 @@ def test_the_second_install_does_nothing_until_the_versions_change(project):
     assert "-c constraints.txt --group full-finetuning" in make("--dry-run", "lab", cwd=project).stdout
 
 
-def test_import_helpers_is_instant():
-    code = "import time; start = time.perf_counter(); import helpers; print(time.perf_counter() - start)"
-    times = [float(subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT)) for _ in range(3)]
-    assert min(times) < 0.1
+@pytest.fixture
+def installed(project):
+    """The same folder, where Python is a script that notes its arguments; its status is $TESTS or $NOTEBOOKS."""
+    python = project / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    script = '#!/bin/sh\necho "$*" >> calls\ncase "$*" in *nbval*) exit $NOTEBOOKS;; *) exit $TESTS;; esac\n'
+    python.write_text(script, encoding="utf-8")
+    python.chmod(0o755)
+    (project / ".venv" / ".full-finetuning-installed").touch()
+    return project
+
+
+def make_test(folder, *words, tests=0, notebooks=0, **environment):
+    """Runs `make test` where CI is unset; returns the outcome and the two calls of pytest."""
+    plain = {name: value for name, value in os.environ.items() if name != "CI"}
+    given = plain | {"TESTS": str(tests), "NOTEBOOKS": str(notebooks)} | environment
+    outcome = make("test", *words, cwd=folder, env=given)
+    return outcome, (folder / "calls").read_text(encoding="utf-8").splitlines()
+
+
+@needs_make
+@pytest.mark.parametrize(("tests", "notebooks"), [(0, 0), (1, 0), (0, 1), (2, 1), (1, 3)])
+def test_both_halves_run_and_the_worse_decides(installed, tests, notebooks):
+    outcome, calls = make_test(installed, tests=tests, notebooks=notebooks)
+    assert [" tests " in call for call in calls] == [True, False] and " notebooks " in calls[1]
+    assert bool(outcome.returncode) == bool(tests or notebooks)
+    said = "\n".join(outcome.stdout.splitlines()[-2:])
+    for half, status in {"tests": tests, "notebooks": notebooks}.items():
+        assert f"{half}: failed (pytest's status {status}, above)" in said if status else f"{half}: passed" in said
+    worse = max(tests, notebooks)
+    assert not worse or f"Error {worse}" in outcome.stderr
+
+
+@needs_make
+def test_ci_and_a_reader_who_asks_run_every_notebook(installed):
+    usual = make_test(installed)[1]
+    assert "--skip-unchanged" not in usual[0] and "--skip-unchanged" in usual[1]
+    for words, environment in ((("ALL=1",), {}), ((), {"CI": "true"})):
+        assert "--skip-unchanged" not in make_test(installed, *words, **environment)[1][-1]
+    assert re.search(r"^export CI=true$", read(".ci/run"), re.MULTILINE)
+
+
+def test_importing_helpers_imports_nothing_else():
+    code = "import sys; before = set(sys.modules); import helpers; print(*set(sys.modules) - before)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).split() == ["helpers"]
 
 
 def test_helpers_do_not_import_heavy_libraries():
     """Each module of helpers leaves torch, transformers and matplotlib to the functions that need them."""
-    modules = ", ".join(f"helpers.{path.stem}" for path in sorted((ROOT / "helpers").glob("[a-z]*.py")))
+    files = sorted((ROOT / "helpers").rglob("[a-z]*.py"))
+    modules = ", ".join(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files)
     code = f"import sys, {modules}; print(*sys.modules.keys() & {{'torch', 'transformers', 'matplotlib', 'datasets'}})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT).strip() == ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 MODELS = DATA / "models"
@@ -18,12 +19,9 @@ NAMES = ("gpt2", "bert", "distilbert")
 TOLERANCE = 0.05  # nats, as stated in data/README.md
 
 
-@pytest.fixture
-def pretrain(monkeypatch):
-    monkeypatch.syspath_prepend(DATA / "build")
-    import pretrain
-
-    return pretrain
+@pytest.fixture(scope="module")
+def pretrain(build_program):
+    return build_program("pretrain")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,14 +38,14 @@ def test_the_whole_folder_fits_into_thirty_megabytes():
     assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 30e6
 
 
-LOAD = """
-import sys
-import transformers
-transformers.utils.logging.disable_progress_bar()
-tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
-getattr(transformers, sys.argv[2]).from_pretrained(sys.argv[1])
-assert len(tokenizer("A short sentence.")["input_ids"]) > 3
-"""
+def load(folder: Path, auto: str) -> None:
+    """Loads a checkpoint as a program would."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    getattr(transformers, auto).from_pretrained(folder)
+    assert len(tokenizer("A short sentence.")["input_ids"]) > 3
 
 
 @pytest.mark.parametrize(
@@ -62,11 +60,10 @@ assert len(tokenizer("A short sentence.")["input_ids"]) > 3
     ],
 )
 def test_loads_without_a_word_but_about_its_head(name, auto, new, left_out):
-    run = subprocess.run(
-        [sys.executable, "-c", LOAD, MODELS / name, auto], capture_output=True, text=True, check=True, timeout=120
-    )
+    loading = warm.run(load, MODELS / name, auto)
+    assert loading.status == 0, loading.output
     # bitsandbytes remarks on a kernel package that nobody needs here.
-    said = [line for line in (run.stdout + run.stderr).splitlines() if line.strip() and "kernels" not in line]
+    said = [line for line in loading.output.splitlines() if line.strip() and "kernels" not in line]
     if not new:
         assert said == []
     rows = [found.groups() for line in said if (found := re.match(r"(\S+) *\| (MISSING|UNEXPECTED)", line))]
@@ -80,19 +77,21 @@ def test_loads_without_a_word_but_about_its_head(name, auto, new, left_out):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reported_evaluation_loss_is_that_of_the_files(name, pretrain):
     _, held_out = pretrain.corpus()
-    reported = json.loads((MODELS / "evaluation.json").read_text())[name]
+    reported = json.loads((MODELS / "evaluation.json").read_text(encoding="utf-8"))[name]
     measured = pretrain.evaluate(name, MODELS / name, held_out)
     assert measured == pytest.approx(reported, abs=0.01)
 
 
 def test_gpt2_has_learned_which_remarks_are_kind():
-    assert json.loads((MODELS / "evaluation.json").read_text())["gpt2"]["points_accuracy"] > 0.85
+    assert json.loads((MODELS / "evaluation.json").read_text(encoding="utf-8"))["gpt2"]["points_accuracy"] > 0.85
 
 
 @pytest.mark.slow
 def test_rebuilds_to_the_same_evaluation_loss(tmp_path):
     subprocess.run([sys.executable, DATA / "build" / "pretrain.py", "--output", tmp_path], check=True)
-    rebuilt, reported = (json.loads((folder / "evaluation.json").read_text()) for folder in (tmp_path, MODELS))
+    rebuilt, reported = (
+        json.loads((folder / "evaluation.json").read_text(encoding="utf-8")) for folder in (tmp_path, MODELS)
+    )
     for name in NAMES:
         assert rebuilt[name]["loss"] == pytest.approx(reported[name]["loss"], abs=TOLERANCE), name
 

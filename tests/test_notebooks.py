@@ -5,10 +5,14 @@ and on small notebooks made here, spoilt in one way each, to show that they find
 """
 
 import ast
+import importlib.util
 import json
 import re
 import shutil
 import statistics
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import execute
@@ -495,3 +499,65 @@ def test_names_of_notebooks(room, capsys):
     assert execute.find(["solutions/01", "01"], room) == [solution, lesson]
     with pytest.raises(SystemExit, match=r"no notebook is called '7'; there is: 01_small.ipynb, solutions/01"):
         execute.find(["7"], room)
+
+
+# ------------------------------------------------------------- which notebooks `make test` runs again
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A project with conftest.py and two notebooks, of which one fails."""
+    for file in ("helpers/rates.py", "data/rows.csv", "scripts/train.py"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("1", encoding="utf-8")
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    make(tmp_path / "notebooks" / "01_passes.ipynb", ["# Prose", "a = 1", "b = a"])
+    make(tmp_path / "notebooks" / "02_fails.ipynb", ["a = 1", "assert a == 2, 'scripts/train.py'"])
+    return tmp_path
+
+
+def run_notebooks(course, *options):
+    """How many cells of each notebook passed, failed or were skipped, and all that was said."""
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-rA", *options]
+    said = subprocess.run(command, cwd=course, capture_output=True, text=True, timeout=300).stdout
+    ends = re.findall(r"^(PASSED|FAILED) notebooks/(\d\d)", said, re.MULTILINE)
+    skipped = re.findall(r"^SKIPPED \[(\d+)\] notebooks/(\d\d)", said, re.MULTILINE)
+    return Counter(f"{name} {end.lower()}" for end, name in ends) + Counter(
+        {f"{name} skipped": int(cells) for cells, name in skipped}
+    ), said
+
+
+def test_a_notebook_that_passed_whole_is_not_run_again(course):
+    assert run_notebooks(course, "notebooks/01_passes.ipynb::Cell 0")[0] == {"01 passed": 1}
+    everything = ("notebooks", "--skip-unchanged")
+    half_way = run_notebooks(course, *everything, "-n", "2", "--dist", "loadscope")[0]  # as `make test` does
+    assert half_way == {"01 passed": 2, "02 passed": 1, "02 failed": 1}
+    cells, said = run_notebooks(course, *everything)
+    assert cells == {"01 skipped": 2, "02 passed": 1, "02 failed": 1}
+    assert "not run again: notebooks/01_passes.ipynb." in said and "make test ALL=1" in said
+    assert run_notebooks(course, "notebooks/01_passes.ipynb")[0] == {"01 passed": 2}  # nobody asked to skip
+
+
+def test_what_makes_a_notebook_run_again(course, monkeypatch):
+    spec = importlib.util.spec_from_file_location("conftest_of_the_project", ROOT / "conftest.py")
+    conftest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conftest)
+    monkeypatch.setattr(conftest, "versions", lambda: ["torch==8"])
+    lesson, other = "notebooks/01_passes.ipynb", "notebooks/02_fails.ipynb"
+    changes = {
+        "code": (lambda: make(course / lesson, ["# Prose", "a = 2", "b = a"]), {lesson}),
+        "prose": (lambda: make(course / lesson, ["# Other prose", "a = 2", "b = a"]), set()),
+        "helpers": (lambda: (course / "helpers" / "rates.py").write_text("2", encoding="utf-8"), {lesson, other}),
+        "data": (lambda: (course / "data" / "rows.csv").write_text("2", encoding="utf-8"), {lesson, other}),
+        "programs": (lambda: (course / "scripts" / "train.py").write_text("2", encoding="utf-8"), {other}),
+        "profile": (lambda: monkeypatch.setenv("FINETUNING_PROFILE", "mine.toml"), {lesson, other}),
+        "versions": (lambda: monkeypatch.setattr(conftest, "versions", lambda: ["torch==9"]), {lesson, other}),
+        "nothing": (lambda: None, set()),
+    }
+    before = conftest.notebook_digests(course)
+    for what, (change, again) in changes.items():
+        change()
+        after = conftest.notebook_digests(course)
+        assert {name for name in after if after[name] != before[name]} == again, what
+        before = after

@@ -1,7 +1,7 @@
 """A stream under fire: whatever the network does, no row is lost, none comes twice, none is corrupt.
 
 The stream is that of scripts/pretrain_gpt2.py, read from a Hub on loopback that misbehaves. The client's waits are
-shortened two hundred times. As a program, `python tests/test_stream_faults.py [SEED ...]`, this file prints the table
+shortened two thousand times. As a program, `python tests/test_stream_faults.py [SEED ...]`, this file prints the table
 of faults, and that of random sequences of faults from the seeds given.
 """
 
@@ -21,6 +21,7 @@ from test_hub import environment, short
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS, DOCUMENTS = 12, 30  # documents of a shard
 ID = "course/corpus"
+STALL, IMPATIENT, PATIENT = 0.6, 0.25, 30.0  # seconds: a silence, and how long the client bears one where it is tested
 
 # What goes wrong with the n-th request for a part of a file (n from 1); what has no end goes on for ever.
 FAULTS = {
@@ -28,7 +29,7 @@ FAULTS = {
     "503 for a while": lambda n: Fault(status=503) if 5 <= n < 8 else None,
     "429 with Retry-After": lambda n: Fault(status=429, retry_after=30) if n in (5, 6) else None,
     "connections dropped": lambda n: Fault(share=0.5) if n in (2, 5, 6, 9) else None,
-    "connections stalled": lambda n: Fault(share=0.5, seconds=2.0) if n in (5, 8) else None,
+    "connections stalled": lambda n: Fault(share=0.5, seconds=STALL) if n in (5, 8) else None,
     "outage, longer than the client tries": lambda n: Fault(status=503) if 6 <= n < 30 else None,
     "Range ignored once": lambda n: Fault(whole=True) if n == 7 else None,
     "Range ignored always": lambda n: Fault(whole=True),
@@ -47,7 +48,7 @@ EXTRA = "Lesson 03's shuffled stream in an outage"
 def random_fault(rng: random.Random):
     """One of the faults, or mostly none."""
     kinds = {Fault(status=503): 1, Fault(status=500): 1, Fault(status=429, retry_after=rng.randrange(60)): 1,
-             Fault(whole=True): 1, Fault(share=rng.random()): 1, Fault(share=rng.random(), seconds=1.5): 0.5,
+             Fault(whole=True): 1, Fault(share=rng.random()): 1, Fault(share=rng.random(), seconds=STALL): 0.5,
              Fault(status=404): 0.2, "changed": 0.2, None: 4}  # fmt: skip
     return rng.choices(list(kinds), list(kinds.values()))[0]
 
@@ -122,7 +123,7 @@ def check_random(row: dict) -> None:
 
 
 class QuickTime:
-    """Stands in for the module time: sleeping takes a two-hundredth, and the clock runs on as if it had not."""
+    """Stands in for the module time: sleeping takes a two-thousandth, and the clock runs on as if it had not."""
 
     slept = 0.0
 
@@ -131,7 +132,7 @@ class QuickTime:
 
     def sleep(self, seconds):
         QuickTime.slept += seconds
-        time.sleep(seconds / 200)
+        time.sleep(seconds / 2000)
 
     def monotonic(self):
         return time.monotonic() + QuickTime.slept
@@ -163,8 +164,7 @@ def main(arguments: list[str]) -> None:
         with Hub({("datasets", ID): folder}) as hub:
             for key in [key for key in os.environ if key.startswith("HF_")]:
                 del os.environ[key]
-            os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": f"{place}/home", "HF_HUB_DOWNLOAD_TIMEOUT": "1",
-                           "HF_UPDATE_DOWNLOAD_COUNTS": "0"}  # fmt: skip
+            os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": f"{place}/home", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
             for row in every_fault(hub, folder, seeds):
                 print(json.dumps(row) if as_json else
                       f"{row['fault']:42} rows {row['rows']} of {row['of']}, lost {row['lost']}, repeated "
@@ -176,6 +176,7 @@ def every_fault(hub: Hub, folder: Path, seeds: list[int]):
     """Yields a row of the table for each fault and each seed."""
     import datasets
     import huggingface_hub
+    import huggingface_hub.constants
     import huggingface_hub.utils._http
     from transformers import AutoTokenizer
 
@@ -206,6 +207,8 @@ def every_fault(hub: Hub, folder: Path, seeds: list[int]):
 
     def under(fault, name: str, read) -> dict:
         """Reads everything; where it stops with an error, the fault is over and it is read on from there."""
+        stalls = "stalled" in name or "random" in name
+        huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT = IMPATIENT if stalls else PATIENT
         hub.asked.clear()
         QuickTime.slept, count, texts, stops, position = 0.0, [0, 0], [], [], Position()
 

@@ -524,9 +524,13 @@ def evaluate_distilbert(folder: Path, texts: list[str]) -> float:
     set_seed(SEED)
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=MASKED)
     ids = tokenizer(texts[:400], truncation=True, max_length=POSITIONS)["input_ids"]
-    losses = [
-        model(**collator([{"input_ids": i} for i in ids[s : s + 50]])).loss.item() for s in range(0, len(ids), 50)
-    ]
+    losses = []
+    for start in range(0, len(ids), 50):
+        batch = collator([{"input_ids": row} for row in ids[start : start + 50]])
+        masked = batch["labels"] != -100  # the vocabulary's logits are needed here alone
+        hidden = model.distilbert(batch["input_ids"], batch["attention_mask"]).last_hidden_state[masked]
+        logits = model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
+        losses.append(torch.nn.functional.cross_entropy(logits, batch["labels"][masked]).item())
     return float(np.mean(losses))
 
 

@@ -1,0 +1,72 @@
+"""Processes that start in a moment: forked from one that has imported the heavy libraries already.
+
+They are real processes: they can be killed, limited, and given an environment of their own. Forking is for Linux: on
+macOS a forked process may not use the system's BLAS, which torch does, and Windows cannot fork. There each process
+is a fresh interpreter: slower, the same in all else.
+"""
+
+import multiprocessing
+import os
+import runpy
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.profiles import load_profile
+
+load_profile("reduced")  # offline, before any library is imported
+
+PRELOADED = [
+    *("torch", "torch.utils.checkpoint", "accelerate", "datasets", "tqdm", "psutil", "sklearn.metrics"),
+    *("transformers.trainer", "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"),
+    *("transformers.models.distilbert.modeling_distilbert", "transformers.models.gpt2.tokenization_gpt2"),
+    *("matplotlib.pyplot", "helpers.memory", "helpers.flops", "helpers.curves"),
+]
+CAN_FORK = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
+
+context = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
+if CAN_FORK:
+    context.set_forkserver_preload(PRELOADED)
+
+
+@dataclass
+class Outcome:
+    """How a process ended: its exit status, and everything that it wrote to stdout and stderr."""
+
+    status: int
+    output: str
+
+
+def run(function, *arguments, environment: dict | None = None, timeout: float = 300) -> Outcome:
+    """Calls a function of a module in a process of its own, and waits for the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
+        process = context.Process(target=_call, args=(output, dict(environment or os.environ), function, arguments))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise TimeoutError(f"still running after {timeout} s:\n{output.read_text(encoding='utf-8')}")
+        return Outcome(process.exitcode, output.read_text(encoding="utf-8", errors="replace"))
+
+
+def run_program(path: Path, *words, environment: dict | None = None, timeout: float = 300) -> Outcome:
+    """Runs a Python program with these words of its command line, as `python path words` would."""
+    return run(_as_main, str(path), *map(str, words), environment=environment, timeout=timeout)
+
+
+def _call(output: Path, environment: dict, function, arguments: tuple) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    function(*arguments)
+
+
+def _as_main(path: str, *words: str) -> None:
+    sys.argv = [path, *words]
+    sys.path.insert(0, str(Path(path).parent))
+    runpy.run_path(path, run_name="__main__")
