@@ -5,10 +5,10 @@ PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.full-finetuning-installed
-LESSON = notebooks/01_concepts.ipynb
+LESSON =
 LAB_ARGS =
 WORKERS = 2
-NOTEBOOK = $(LESSON)
+NOTEBOOK = notebooks/01_concepts.ipynb
 SUBMITTED = submitted
 
 # Tests use what is in this folder, whatever the reader's own settings are.
@@ -24,10 +24,11 @@ PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 ALL =
 UNCHANGED = $(if $(ALL)$(CI),,--skip-unchanged)
 
-.PHONY: help install-full-finetuning lab test notebooks doctor data memory-tables check-exercises classroom-bundle install-from-bundle lint clean
+.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables check-exercises classroom-bundle install-from-bundle lint clean
 
 help:
-	@echo "make lab                      install where needed, then open lesson 01 in JupyterLab"
+	@echo "make lab                      install where needed, then open your own copy of lesson 01; LESSON=02 opens another"
+	@echo "make fresh LESSON=02          a new copy of that lesson; yours is kept under another name"
 	@echo "make test                     install where needed, then run the tests, and the notebooks (ALL=1: unchanged too)"
 	@echo "make install-full-finetuning  make .venv and install the tested versions (2 GB)"
 	@echo "make doctor                   what this machine has, and which profile suits it"
@@ -64,13 +65,12 @@ $(STAMP): pyproject.toml constraints.txt
 	"$(BIN)/python" -m pip install -c constraints.txt --group full-finetuning -e .
 	@touch "$(STAMP)"
 
+# my-lessons/ is the learner's own copy: helpers/lab.py
 lab: $(STAMP)
-	@root=""; \
-	if [ "`id -u`" = 0 ]; then \
-	  root="--allow-root"; \
-	  echo "You are root, so every cell will run with root's rights. A normal user is safer."; \
-	fi; \
-	exec "$(BIN)/python" -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/lab/tree/$(LESSON)" $$root $(LAB_ARGS)
+	@exec "$(BIN)/python" -m helpers.lab --lesson "$(or $(LESSON),01)" $(LAB_ARGS)
+
+fresh: $(STAMP)
+	@"$(BIN)/python" -m helpers.lab --fresh "$(LESSON)"
 
 # Both halves run, whatever the first one says; the status is that of the worse.
 test: $(STAMP)
@@ -116,4 +116,4 @@ lint: $(STAMP)
 clean:
 	rm -rf "$(VENV)" .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
+	find . -path ./my-lessons -prune -o -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

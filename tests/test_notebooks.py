@@ -76,14 +76,19 @@ def calls_of_checks(tree):
 
 
 def rule_valid_and_clean(path):
-    """Valid, and byte for byte as `make notebooks` writes it: no widget state, no execution times, stable ids."""
+    """Valid, and byte for byte as `make notebooks` writes it: no widget state, no execution times, stable ids.
+
+    Only `language_info` may differ: an editor writes its own whenever somebody looks at a notebook and saves it.
+    """
     notebook, problems = execute.read(path), []
     try:
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
         problems.append(f"not a valid notebook: {error}")
-    ours = notebook.metadata.get(execute.OURS)
+    ours, language = notebook.metadata.get(execute.OURS), notebook.metadata.get("language_info", {})
     execute.clean(notebook, "reduced")
+    if language.get("name") == "python":
+        notebook.metadata.language_info = language
     if ours:
         notebook.metadata[execute.OURS] = ours  # other rules look at it
     if execute.dumps(notebook) != path.read_text(encoding="utf-8"):
@@ -400,6 +405,27 @@ def test_widgets_and_untidy_files_are_caught(room):
     assert set(complaints(path)) == {"no_widgets", "valid_and_clean"}
 
 
+def test_looking_at_a_notebook_and_saving_it_is_no_fault_and_hides_none(room):
+    """What JupyterLab 4.6 writes into a notebook that is opened and saved."""
+    language = {
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+        "version": "3.13.1",
+    }
+    path = room / "01_small.ipynb"
+    before = path.read_bytes()
+    edit(path, lambda notebook: notebook.metadata.update(language_info=nbformat.from_dict(language)), clean=False)
+    assert path.read_bytes() != before and complaints(path) == {}
+    edit(path, lambda notebook: notebook.cells[1].update(source=PROFILE + " + '!'"), clean=False)
+    assert set(complaints(path)) == {"valid_and_clean", "outputs_in_step"}
+    edit(path, lambda notebook: notebook.metadata.update(language_info={"name": "R"}), clean=False)
+    assert "valid_and_clean" in complaints(path)
+
+
 def test_solutions_must_exist_and_assert(room):
     lesson, solution = room / "01_small.ipynb", room / "solutions" / "01_small.ipynb"
 
@@ -444,6 +470,14 @@ def test_notebook_that_fails_stays_as_it_was(tmp_path, capfd, code, said):
     assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == [path.name]
     error = capfd.readouterr().err
     assert "01_fails.ipynb failed and stays as it was" in error and said in error and "\x1b[" not in error
+
+
+def test_what_is_saved_while_a_notebook_runs_is_not_written_over(tmp_path, capfd):
+    path = tmp_path / "01_edited.ipynb"
+    make(path, ["from pathlib import Path\n\nPath('01_edited.ipynb').write_text('saved by somebody');"])
+    assert execute.main([], tmp_path) == 1
+    assert path.read_text() == "saved by somebody" and not (tmp_path / "measured.json").exists()
+    assert "01_edited.ipynb was saved by somebody while it ran" in capfd.readouterr().err
 
 
 def test_memory_of_child_processes_counts_and_profile_reaches_the_kernel(tmp_path, monkeypatch):

@@ -4,7 +4,8 @@
     python tools/execute.py 02 solutions/01_concepts
     python tools/execute.py --check        # only lists notebooks whose outputs are not those of their code
 
-A notebook in which a cell raises stays as it was, unless the cell is tagged `raises-exception`. Seconds and peak
+Outputs are replaced; what somebody typed into a notebook stays. A notebook in which a cell raises stays as it was,
+unless the cell is tagged `raises-exception`, and so does one that is saved in an editor while it runs. Seconds and peak
 memory go to measured.json, and from there between `<!-- measured -->` and `<!-- /measured -->` in the lesson's card,
 in README.md's table of lessons and in INSTRUCTOR.md's table of minutes. The last column of README's table is the line
 of the card that begins with "**Afterwards you can**". The profile is `reduced`, or what FINETUNING_PROFILE names;
@@ -292,11 +293,14 @@ def _failure(error: Exception) -> str:
 def run(path: Path, folder: Path) -> bool:
     """Executes one notebook, cleans and writes it; returns whether it ran to its end."""
     name, profile = path.relative_to(folder).as_posix(), os.environ.get("FINETUNING_PROFILE") or "reduced"
-    notebook = read(path)
+    notebook, before = read(path), path.read_bytes()
     try:
         cost = execute(notebook, path.parent, profile)
     except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
         print(f"{name} failed and stays as it was:\n{_failure(error)}\n", file=sys.stderr)
+        return False
+    if path.read_bytes() != before:
+        print(f"{name} was saved by somebody while it ran, and stays as it is: execute it again", file=sys.stderr)
         return False
     clean(notebook, profile)
     if profile == "reduced":
