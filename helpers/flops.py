@@ -68,8 +68,8 @@ def training_flops(
     Raises:
         ValueError: a number is not positive.
     """
-    numbers = {"matmul_parameters": matmul_parameters, "tokens": tokens, "num_hidden_layers": num_hidden_layers,
-               "hidden_size": hidden_size, "sequence_length": sequence_length}  # fmt: skip
+    numbers = dict(matmul_parameters=matmul_parameters, tokens=tokens, num_hidden_layers=num_hidden_layers)
+    numbers |= dict(hidden_size=hidden_size, sequence_length=sequence_length)
     for name, number in numbers.items():
         if number <= 0:
             raise ValueError(f"{name} must be positive, got {number!r}")

@@ -14,8 +14,10 @@ import sys
 import time
 
 PATIENCE = 3600.0  # seconds
-TRANSIENT = {errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT, errno.ENETUNREACH,
-             errno.EHOSTUNREACH, errno.ENETDOWN}  # fmt: skip
+TRANSIENT = {
+    *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE),
+    *(errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN),
+}
 VERSIONS: dict[str, str] = {}  # of each file that was read in this process
 
 

@@ -26,9 +26,11 @@ def build(method, rank=8, targets=("c_attn",)):
     if method == "qlora":
         pytest.importorskip("bitsandbytes")
         four_bits = transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.float32,
-        )  # fmt: skip
+        )
         options = {"quantization_config": four_bits, "device_map": "cpu"}
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         GPT2, num_labels=6, pad_token_id=0, use_cache=False, **options
@@ -97,8 +99,15 @@ def test_memory_is_predicted_within_three_percent(method, targets, padded):
             training_step(model, batch, optimizers)
 
     predicted = estimate(
-        model.config, per_device_train_batch_size=8, sequence_length=96, method=method, lora_rank=16, padded=padded,
-        lora_target_modules=targets, task="sequence-classification", device="cpu",
-    )  # fmt: skip
+        model.config,
+        per_device_train_batch_size=8,
+        sequence_length=96,
+        method=method,
+        lora_rank=16,
+        padded=padded,
+        lora_target_modules=targets,
+        task="sequence-classification",
+        device="cpu",
+    )
     assert predicted.trainable_parameters == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert predicted.peak_bytes == pytest.approx(measure(two_steps).peak_bytes, rel=0.03)

@@ -47,9 +47,11 @@ EXTRA = "Lesson 03's shuffled stream in an outage"
 
 def random_fault(rng: random.Random):
     """One of the faults, or mostly none."""
-    kinds = {Fault(status=503): 1, Fault(status=500): 1, Fault(status=429, retry_after=rng.randrange(60)): 1,
-             Fault(whole=True): 1, Fault(share=rng.random()): 1, Fault(share=rng.random(), seconds=STALL): 0.5,
-             Fault(status=404): 0.2, "changed": 0.2, None: 4}  # fmt: skip
+    kinds = {
+        **{Fault(status=503): 1, Fault(status=500): 1, Fault(status=429, retry_after=rng.randrange(60)): 1},
+        **{Fault(whole=True): 1, Fault(share=rng.random()): 1, Fault(share=rng.random(), seconds=STALL): 0.5},
+        **{Fault(status=404): 0.2, "changed": 0.2, None: 4},
+    }
     return rng.choices(list(kinds), list(kinds.values()))[0]
 
 
@@ -102,8 +104,8 @@ def test_the_program_sits_out_an_outage_with_the_same_losses(tmp_path):
 
     for name, fault in (("calm", None), ("outage", outage)):
         with Hub(fault=fault) as hub:
-            words = ["--profile", str(profile), "--max-steps", "12", "--logging-steps", "1", "--validation-documents",
-                     "20", "--output-dir", str(tmp_path / name)]  # fmt: skip
+            words = ["--profile", str(profile), "--output-dir", str(tmp_path / name), "--max-steps", "12"]
+            words += ["--logging-steps", "1", "--validation-documents", "20"]
             env = environment(HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "cache"))
             command = [sys.executable, "scripts/pretrain_gpt2.py", *words]
             outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
@@ -145,13 +147,14 @@ def write_corpus(folder: Path) -> None:
     rng = random.Random(0)
     for shard in range(SHARDS):
         first = shard * DOCUMENTS
-        texts = [f"Document {first + i}: " + " ".join(f"{rng.random():.6f}" for _ in range(rng.randrange(5, 80)))
-                 for i in range(DOCUMENTS)]  # fmt: skip
+        texts = []
+        for number in range(first, first + DOCUMENTS):
+            words = [f"{rng.random():.6f}" for _ in range(rng.randrange(5, 80))]
+            texts.append(f"Document {number}: {' '.join(words)}")
         other = [rng.randbytes(4000) for _ in texts]  # a file of one request would be whole or not there
-        parquet.write_table(
-            pa.table({"text": texts, "other": other}), folder / f"train-{shard:05d}-of-{SHARDS:05d}.parquet",
-            row_group_size=10, compression="none",
-        )  # fmt: skip
+        path = folder / f"train-{shard:05d}-of-{SHARDS:05d}.parquet"
+        table = pa.table({"text": texts, "other": other})
+        parquet.write_table(table, path, row_group_size=10, compression="none")
 
 
 def main(arguments: list[str]) -> None:
@@ -166,10 +169,15 @@ def main(arguments: list[str]) -> None:
                 del os.environ[key]
             os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": f"{place}/home", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
             for row in every_fault(hub, folder, seeds):
-                print(json.dumps(row) if as_json else
-                      f"{row['fault']:42} rows {row['rows']} of {row['of']}, lost {row['lost']}, repeated "
-                      f"{row['repeated']}, corrupt {row['corrupt']}, asked again {row['asked_again']}, waited "
-                      f"{row['waited']:.0f} s, stops {row['stops']}  {row['stopped'][:110]}", flush=True)  # fmt: skip
+                print(json.dumps(row) if as_json else in_words(row), flush=True)
+
+
+def in_words(row: dict) -> str:
+    counts = (
+        f"rows {row['rows']} of {row['of']}, lost {row['lost']}, repeated {row['repeated']}, corrupt {row['corrupt']}"
+    )
+    tries = f"asked again {row['asked_again']}, waited {row['waited']:.0f} s, stops {row['stops']}"
+    return f"{row['fault']:42} {counts}, {tries}  {row['stopped'][:110]}"
 
 
 def every_fault(hub: Hub, folder: Path, seeds: list[int]):
@@ -237,15 +245,27 @@ def every_fault(hub: Hub, folder: Path, seeds: list[int]):
         hub.fault = None
         parts = sum(asked.file.endswith(".parquet") and asked.method == "GET" for asked in hub.asked)
         before, stopped = stops[0] if stops else (0, "")
-        return {"fault": name, "rows": len(texts), "asked": parts, "faults": count[1], "waited": QuickTime.slept,
-                "stops": len(stops), "stopped": stopped, "before": before, "texts": texts}  # fmt: skip
+        return {
+            "fault": name,
+            "rows": len(texts),
+            "asked": parts,
+            "faults": count[1],
+            "waited": QuickTime.slept,
+            "stops": len(stops),
+            "stopped": stopped,
+            "before": before,
+            "texts": texts,
+        }
 
     def compared(row: dict, truth: dict) -> dict:
         texts, expected = row.pop("texts"), truth["texts"]
         return row | {
-            "of": len(expected), "lost": len(set(expected) - set(texts)), "repeated": len(texts) - len(set(texts)),
-            "corrupt": len(set(texts) - set(expected)), "asked_again": row["asked"] - truth["asked"],
-        }  # fmt: skip
+            "of": len(expected),
+            "lost": len(set(expected) - set(texts)),
+            "repeated": len(texts) - len(set(texts)),
+            "corrupt": len(set(texts) - set(expected)),
+            "asked_again": row["asked"] - truth["asked"],
+        }
 
     def lesson(_):
         stream = datasets.load_dataset(ID, split="train", streaming=True).skip(5).shuffle(seed=7, buffer_size=50)

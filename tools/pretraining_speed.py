@@ -30,9 +30,17 @@ def gpt2_config(layers, width, heads, vocabulary):
 
     logging.set_verbosity_error()
     return GPT2Config(
-        n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=1024,
-        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        n_layer=layers,
+        n_embd=width,
+        n_head=heads,
+        vocab_size=vocabulary,
+        n_positions=1024,
+        attn_pdrop=0.0,
+        embd_pdrop=0.0,
+        resid_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
 
 
 def plain_torch_gpt(layers, width, heads, vocabulary):

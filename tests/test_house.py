@@ -1,0 +1,107 @@
+"""The house: who imports whom, how long a file and a function may be, and that CONTRIBUTING.md draws what is there."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("helpers", "takehome", "scripts", "tools", "tests", "data/build")
+PACKAGES = ("helpers", "takehome")  # these are imported by their name; of the other rooms each file is a module
+FILES = {room: sorted((ROOT / room).rglob("*.py")) for room in ROOMS}
+COURSE = [path for room in ROOMS if room not in ("tests", "data/build") for path in FILES[room]]
+
+LONGEST_FUNCTION, LONGEST_FILE, MOST_SKIPS = 60, 400, 10
+# Longer on purpose, with the reason.
+LONG = {}
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"), name_of(path))
+
+
+def imported(tree):
+    """The full names that a file imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+
+
+def room_of(module):
+    """The room that a module is in, or None if it is not ours."""
+    first = module.split(".")[0]
+    if first in PACKAGES:
+        return first
+    return next((room for room in ROOMS if room not in PACKAGES and (ROOT / room / f"{first}.py") in FILES[room]), None)
+
+
+def who_imports_whom():
+    """{(room, imported room): [files]}, without what a room imports of itself."""
+    found = {}
+    for room, files in FILES.items():
+        for path in files:
+            for other in {room_of(module) for module in imported(tree_of(path))} - {None, room}:
+                found.setdefault((room, other), []).append(name_of(path))
+    return found
+
+
+def drawn():
+    """The arrows of CONTRIBUTING.md's picture, as pairs of rooms."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    picture = re.search(r"```mermaid\n(.*?)```", page, re.DOTALL)[1]
+    names = dict(re.findall(r'^ *(\w+)\["<b>([\w/]+)', picture, re.MULTILINE))
+    arrows = re.findall(r"^ *(\w+(?: & \w+)*) --> (\w+(?: & \w+)*)", picture, re.MULTILINE)
+    return {(names[a], names[b]) for ones, others in arrows for a in ones.split(" & ") for b in others.split(" & ")}
+
+
+def test_rooms_import_only_what_is_below_them():
+    allowed = {
+        "helpers": set(),
+        "takehome": {"helpers"},
+        "scripts": {"takehome", "helpers"},
+        "tools": {"scripts", "takehome", "helpers"},
+        "data/build": set(),
+        "tests": set(ROOMS),
+    }
+    wrong = {pair: files for pair, files in who_imports_whom().items() if pair[1] not in allowed[pair[0]]}
+    assert wrong == {}
+
+
+def test_the_picture_draws_what_is_there():
+    assert drawn() == {pair for pair in who_imports_whom() if pair[0] != "tests"}
+
+
+def test_no_program_edits_the_path():
+    assert [name_of(path) for path in COURSE if "sys.path" in path.read_text(encoding="utf-8")] == []
+
+
+def functions(path):
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+def test_no_file_and_no_function_is_longer_than_a_reader_can_hold():
+    long = {}
+    for path in COURSE:
+        lines = path.read_text(encoding="utf-8").count("\n")
+        if lines > LONGEST_FILE:
+            long[name_of(path)] = lines
+        long |= {f"{name_of(path)}:{name}": size for name, size in functions(path) if size > LONGEST_FUNCTION}
+    assert long.keys() == LONG.keys(), long
+
+
+def test_few_lines_are_kept_from_the_formatter():
+    mark = "fmt: " + "skip"
+    lines = [
+        f"{name_of(path)}:{number}"
+        for path in [path for files in FILES.values() for path in files]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if mark in line
+    ]
+    assert len(lines) < MOST_SKIPS, lines
