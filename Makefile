@@ -24,7 +24,7 @@ PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 ALL =
 UNCHANGED = $(if $(ALL)$(CI),,--skip-unchanged)
 
-.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables check-exercises classroom-bundle install-from-bundle lint clean
+.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean
 
 help:
 	@echo "make lab                      install where needed, then open your own copy of lesson 01; LESSON=02 opens another"
@@ -35,6 +35,7 @@ help:
 	@echo "make notebooks                execute the notebooks in place, on the reduced profile"
 	@echo "make data                     rebuild everything under data/"
 	@echo "make memory-tables            predicted against measured memory, in tables"
+	@echo "make benchmark                time something: BENCHMARK=loop_overhead, recipes or pretraining_speed"
 	@echo "make check-exercises          a table of a room's notebooks: NOTEBOOK=notebooks/02_....ipynb SUBMITTED=folder"
 	@echo "make classroom-bundle         gather all that a room without a network needs: PROFILE=laptop BUNDLE=folder"
 	@echo "make install-from-bundle      set this folder up from such a BUNDLE=folder, without a network"
@@ -94,6 +95,12 @@ data: $(STAMP)
 
 memory-tables: $(STAMP)
 	$(OFFLINE) "$(BIN)/python" tools/memory_tables.py
+
+# A program of tools/ with its options; those that measure a program of scripts/ find it on the path.
+BENCHMARK = loop_overhead
+
+benchmark: $(STAMP)
+	@set -- $(BENCHMARK); name=$$1; shift; $(OFFLINE) PYTHONPATH=scripts "$(BIN)/python" "tools/$$name.py" "$$@"
 
 check-exercises: $(STAMP)
 	@$(OFFLINE) "$(BIN)/python" tools/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)"

@@ -56,7 +56,7 @@ def room(tmp_path_factory):
     notebook(folder / "08_missing.ipynb")
     without(folder / "08_missing.ipynb", "static_bytes")
     notebook(folder / "09_other_kernel.ipynb", kernel="R")
-    (folder / "10_no_json.ipynb").write_text("{ 'cells': ")
+    (folder / "10_no_json.ipynb").write_text("{ 'cells': ", encoding="utf-8")
     other = nbformat.read(ROOT / "notebooks" / "solutions" / "05_mrpc_pytorch_loop.ipynb", 4)
     nbformat.write(other, folder / "11_other_lesson.ipynb")
     notebook(folder / "12_copy.ipynb", "# of my own", "print('training, which nobody waits for')\nmodel.train()")

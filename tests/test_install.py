@@ -101,7 +101,7 @@ def test_a_missing_python_is_named(project):
 def stand_in(folder, answer):
     """A shell script that stands in for Python: `answer` is what it does with `-c CODE`."""
     script = folder / "python-stand-in"
-    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.1" && exit 0\n{answer}\n')
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.1" && exit 0\n{answer}\n', encoding="utf-8")
     script.chmod(0o755)
     return f"PYTHON={script}"
 

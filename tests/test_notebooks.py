@@ -284,7 +284,7 @@ def classroom(tmp_path_factory):
         solution += [f"{solved}\n\nassert checks.{check}({name})"]
     make(folder / "01_small.ipynb", lesson)
     make(folder / "solutions" / "01_small.ipynb", solution)
-    (room / "README.md").write_text("# Small\n\n<!-- measured -->\n<!-- /measured -->\n\nEnd.\n")
+    (room / "README.md").write_text("# Small\n\n<!-- measured -->\n<!-- /measured -->\n\nEnd.\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.delenv("FINETUNING_PROFILE", raising=False)
@@ -341,7 +341,7 @@ def test_executing_again_changes_nothing_but_figures(classroom, room, monkeypatc
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("FINETUNING_PROFILE", raising=False)
     assert execute.main(["01_small"], room) == 0
-    before, after = ((folder / "01_small.ipynb").read_text() for folder in (classroom, room))
+    before, after = ((folder / "01_small.ipynb").read_text(encoding="utf-8") for folder in (classroom, room))
     assert execute.MARKED.sub("", before) == execute.MARKED.sub("", after)
 
 
@@ -442,7 +442,7 @@ def test_solutions_must_exist_and_assert(room):
 
 def test_slow_and_unmeasured_notebooks_are_caught(room):
     record = room / "measured.json"
-    record.write_text(json.dumps({"01_small.ipynb": {"seconds": 91, "peak_gb": 1.0}}))
+    record.write_text(json.dumps({"01_small.ipynb": {"seconds": 91, "peak_gb": 1.0}}), encoding="utf-8")
     problems = complaints(room / "01_small.ipynb")["card_with_measured_figures"]
     assert problems[0] == "took 91 s, more than 90" and "91 seconds on two cores, 1.0 GB" in problems[1]
     assert complaints(room / "solutions" / "01_small.ipynb") == {"card_with_measured_figures": ["not in measured.json"]}
@@ -450,7 +450,7 @@ def test_slow_and_unmeasured_notebooks_are_caught(room):
 
 def test_readme_table(classroom):
     cost = measured(classroom)["01_small.ipynb"]
-    text = (classroom.parent / "README.md").read_text()
+    text = (classroom.parent / "README.md").read_text(encoding="utf-8")
     row = f"| [01 Small](notebooks/01_small.ipynb) | {cost['seconds']} s | {cost['peak_gb']} GB | count steps. |"
     assert text.startswith("# Small\n\n<!-- measured -->\n| Lesson |") and text.endswith("<!-- /measured -->\n\nEnd.\n")
     assert row in text.splitlines() and text.count("| [") == 1
@@ -476,7 +476,7 @@ def test_what_is_saved_while_a_notebook_runs_is_not_written_over(tmp_path, capfd
     path = tmp_path / "01_edited.ipynb"
     make(path, ["from pathlib import Path\n\nPath('01_edited.ipynb').write_text('saved by somebody');"])
     assert execute.main([], tmp_path) == 1
-    assert path.read_text() == "saved by somebody" and not (tmp_path / "measured.json").exists()
+    assert path.read_text(encoding="utf-8") == "saved by somebody" and not (tmp_path / "measured.json").exists()
     assert "01_edited.ipynb was saved by somebody while it ran" in capfd.readouterr().err
 
 
@@ -500,7 +500,7 @@ def test_tagged_cell_may_raise(tmp_path):
     make(path, ["1 / 0", "2"])
     notebook = execute.read(path)
     notebook.cells[0].metadata["tags"] = ["raises-exception"]
-    path.write_text(execute.dumps(notebook))
+    path.write_text(execute.dumps(notebook), encoding="utf-8")
     assert execute.main([], tmp_path) == 0
     assert [cell.execution_count for cell in code_cells(path)] == [1, 2] and rule_no_errors(path) == []
 

@@ -111,7 +111,7 @@ def test_the_program_sits_out_an_outage_with_the_same_losses(tmp_path):
             outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
         assert outcome.returncode == 0, outcome.stderr[-3000:]
         assert ("trying again in" in outcome.stderr) == (name == "outage"), outcome.stderr[-3000:]
-        lines = map(json.loads, (tmp_path / name / "log.jsonl").read_text().splitlines())
+        lines = map(json.loads, (tmp_path / name / "log.jsonl").read_text(encoding="utf-8").splitlines())
         losses[name] = [(line["step"], line.get("loss"), line.get("eval_loss")) for line in lines]
     assert len(parts) >= 14 and losses["calm"] == losses["outage"]
 

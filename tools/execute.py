@@ -93,7 +93,7 @@ def _own_peak(process: psutil.Process | None) -> int:
     if process is None:
         return 0
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
     except (OSError, TypeError):
         return getattr(process.memory_info(), "peak_wset", 0)

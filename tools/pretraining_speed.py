@@ -1,7 +1,7 @@
 """Tokens per second of pretrain_gpt2.py's own steps, beside two plain loops over the same batches.
 
-    python tools/pretraining_speed.py                              # all shapes, fp32 and bf16, about six minutes
-    python tools/pretraining_speed.py --shape "4 M" --precision bf16 --torch-compile
+    make benchmark BENCHMARK=pretraining_speed             # all shapes, fp32 and bf16, about six minutes
+    make benchmark BENCHMARK='pretraining_speed --shape "4 M" --precision bf16 --torch-compile'
 
 The plain loops are Transformers' GPT-2 as it comes, and a GPT in nothing but torch, the way nanoGPT is built. Each loop
 has a process of its own, so that none gets what another does for its memory; they take turns, step by step, and
@@ -10,15 +10,12 @@ medians are compared. Run it when the machine has nothing else to do.
 
 import argparse
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))  # the program itself is measured
-
 
 # layers, width, heads, vocabulary, rows, length
 SHAPES = {"0.7 M": (2, 128, 4, 2048, 16, 128), "4 M": (4, 256, 4, 4096, 16, 128), "124 M": (12, 768, 12, 50257, 2, 256)}
@@ -179,7 +176,10 @@ def compare_speed(shape: str, precision: str, seconds: float = 30, compiled: boo
             command = [sys.executable, __file__, "--shape", shape, "--precision", precision, "--loop", name]
             command += ["--batches", f"{folder}/batches.npy"] + ["--torch-compile"] * compiled
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            workers[name] = stack.enter_context(subprocess.Popen(command, **pipes))
+            path = os.environ | {
+                "PYTHONPATH": os.pathsep.join(sys.path)
+            }  # scripts/ too: the program itself is measured
+            workers[name] = stack.enter_context(subprocess.Popen(command, env=path, **pipes))
             stack.callback(workers[name].kill)
             if not (ready := workers[name].stdout.readline()):
                 raise SystemExit(f"the loop {name!r} did not start")

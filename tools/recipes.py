@@ -1,7 +1,7 @@
 """Which recipe needs fewer tokens: AdamW alone, or Muon for the matrices inside the blocks and AdamW for the rest?
 
-    python tools/recipes.py                      # the reduced profile, three seeds, about ten minutes on two cores
-    python tools/recipes.py --seeds 5 --steps 600
+    make benchmark BENCHMARK=recipes                       # the reduced profile, three seeds, ten minutes on two cores
+    make benchmark BENCHMARK="recipes --seeds 5 --steps 600"
 
 Learning rates come first: of each recipe the best of a few, in half the steps, on a seed that is not used again. Then,
 for each seed, AdamW trains for all steps, and Muon for a share of them, with warm-up and cosine fitted to the shorter
@@ -10,13 +10,9 @@ same order, and are built by scripts/pretrain_gpt2.py.
 """
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))  # the program itself is measured
 from statistics import fmean
 
-import pretrain_gpt2 as program
+import pretrain_gpt2 as program  # the program itself is measured: make puts scripts/ on the path
 
 SHARES = (0.7, 0.6, 0.5, 0.4, 0.3)  # of AdamW's steps
 ADAMW_RATES, MUON_RATES = (1.5e-3, 3e-3, 6e-3, 12e-3), (0.01, 0.02, 0.04)

@@ -567,9 +567,9 @@ def main():
             pretrain_distilbert(prose(texts), folder, teacher_folder=arguments.output / "bert")
         else:
             parser.error(f"unknown model {name!r}: choose from gpt2, bert, distilbert")
-        report = json.loads(report_file.read_text()) if report_file.exists() else {}
+        report = json.loads(report_file.read_text(encoding="utf-8")) if report_file.exists() else {}
         report[name] = evaluate(name, folder, held_out)
-        report_file.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+        report_file.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         print(f"{name}: {report[name]} after {(time.perf_counter() - start) / 60:.1f} minutes", flush=True)
 
 
