@@ -10,6 +10,7 @@ LAB_ARGS =
 WORKERS = 2
 NOTEBOOK = notebooks/01_concepts.ipynb
 SUBMITTED = submitted
+CHECK_ARGS =
 
 # Tests use what is in this folder, whatever the reader's own settings are.
 OFFLINE = HF_HUB_OFFLINE=1 HF_EVALUATE_OFFLINE=1 FINETUNING_PROFILE=reduced
@@ -103,7 +104,7 @@ benchmark: $(STAMP)
 	@set -- $(BENCHMARK); name=$$1; shift; $(OFFLINE) PYTHONPATH=scripts "$(BIN)/python" "tools/$$name.py" "$$@"
 
 check-exercises: $(STAMP)
-	@$(OFFLINE) "$(BIN)/python" tools/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)"
+	@$(OFFLINE) "$(BIN)/python" tools/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)" $(CHECK_ARGS)
 
 # One folder for a USB stick; WHEELS=none leaves the packages out.
 PROFILE = laptop

@@ -6,7 +6,7 @@ stands behind `assert`. A new check is a function under `@exercise` in the file 
 function, calls it on inputs it makes itself, compares with `expect`, and returns what the learner has now understood.
 """
 
-from helpers.checks.judging import NOT_STARTED, NOT_YET, RIGHT, Verdict, Wrong, exercise, expect
+from helpers.checks.judging import NOT_STARTED, NOT_YET, RIGHT, Failed, Verdict, Wrong, exercise, expect
 from helpers.checks.lesson_01 import *
 from helpers.checks.lesson_02 import *
 from helpers.checks.lesson_03 import *
@@ -17,4 +17,4 @@ from helpers.checks.lesson_07 import *
 from helpers.checks.lesson_08 import *
 from helpers.checks.lesson_09 import *
 
-__all__ = ["NOT_STARTED", "NOT_YET", "RIGHT", "Verdict", "Wrong", "exercise", "expect"]
+__all__ = ["NOT_STARTED", "NOT_YET", "RIGHT", "Failed", "Verdict", "Wrong", "exercise", "expect"]

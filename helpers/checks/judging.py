@@ -1,5 +1,6 @@
 """How a check becomes a verdict: it calls the learner's function, compares, and never raises."""
 
+import copy
 import functools
 import linecache
 import math
@@ -34,8 +35,16 @@ class Wrong(Exception):
     """Ends a check; the message tells the learner what differs. `expect` raises it, and so may a check."""
 
 
+class Failed(Exception):
+    """The learner's function raised in another process; the message is the sentence that `failure` made there."""
+
+
 def exercise(check: Callable[..., str]) -> Callable[..., Verdict]:
-    """Turns a check into one that never raises: whatever the learner's function does becomes a Verdict."""
+    """Turns a check into one that never raises: whatever the learner's function does becomes a Verdict.
+
+    The learner's function gets copies of what a check hands over, so that it cannot change what the check compares
+    with. A check that wants to know what became of them finds them in `function.arguments_after`.
+    """
 
     @functools.wraps(check)
     def judge(function: Callable, *context) -> Verdict:
@@ -44,19 +53,21 @@ def exercise(check: Callable[..., str]) -> Callable[..., Verdict]:
         name = getattr(function, "__name__", "your function")
         raised, answers = [], []
 
-        def watched(*args, **kwargs):
+        def watched(*args):
+            given = copy.deepcopy(args)
             try:
-                answers.append(function(*args, **kwargs))
+                answers.append(function(*given))
             except Exception as error:
                 raised.append(error)
                 raise
+            watched.arguments_after = getattr(function, "arguments_after", given)
             return answers[-1]
 
         try:
             return Verdict(True, f"{RIGHT}: {check(watched, *context)}")
         except Exception as error:
             if error in raised:
-                return _failed(name, function, error)
+                return Verdict(False, str(error) if isinstance(error, Failed) else failure(name, function, error))
             if answers and (answers[-1] is None or answers[-1] is ...):
                 return Verdict(False, f"{NOT_STARTED}: {name} returns nothing; is its `return` missing?")
             if isinstance(error, Wrong):
@@ -112,18 +123,21 @@ def _same(answer, expected, tolerance: float) -> bool:
 
 def show(value) -> str:
     """A value in few characters, for a sentence."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return f"{value:.6g}" if isinstance(value, float) else reprlib.repr(value)
+    try:
+        if hasattr(value, "tolist"):
+            value = value.tolist()
+        return f"{value:.6g}" if isinstance(value, float) else reprlib.repr(value)
+    except Exception:  # a number of 5,000 digits, or a class of the learner's own
+        return f"<{type(value).__name__}>"
 
 
-def _failed(name: str, function: Callable, error: Exception) -> Verdict:
-    """Says which exception the learner's code raised and in which of its lines."""
+def failure(name: str, function: Callable, error: Exception) -> str:
+    """The sentence that says which exception the learner's code raised and in which of its lines."""
     own = getattr(getattr(function, "__code__", None), "co_filename", None)
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, NotImplementedError) and frames[-1].filename == own:
-        return Verdict(False, f"{NOT_STARTED}: write {name} at `raise NotImplementedError`, then run it again.")
+        return f"{NOT_STARTED}: write {name} at `raise NotImplementedError`, then run it again."
     said = f"{type(error).__name__}: {error}".rstrip(": ")
     where = next((f", in line {f.lineno} of its cell" for f in reversed(frames) if f.filename == own), "")
     line = next((linecache.getline(own, f.lineno).strip() for f in reversed(frames) if f.filename == own), "")
-    return Verdict(False, f"{NOT_YET}: {name} raised {said}{where}" + (f": `{line}`" if line else "."))
+    return f"{NOT_YET}: {name} raised {said}{where}" + (f": `{line}`" if line else ".")
