@@ -11,11 +11,18 @@ FULL_DISK = re.compile(r"No space left|File too large|quota exceeded|os error (2
 class InputError(Exception):
     """Something the user gave cannot be used; the message says in one line what it is and what to do."""
 
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """A text with escapes for what would break the line or control the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 def one_line(text: object, most: int = 300) -> str:
     """A text of unknown origin on one line, without terminal codes, cut after `most` characters."""
-    line = " ".join(str(text).split())
-    line = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+    line = printable(" ".join(str(text).split()))
     if not line and isinstance(text, BaseException):
         line = type(text).__name__
     return line if len(line) <= most else line[: most - 1] + "…"

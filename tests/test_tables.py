@@ -2,15 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from takehome import table_files, tables
+from takehome import columns, scratch, table_files
 from takehome.errors import InputError
 from takehome.tables import read_table
 
@@ -203,7 +206,7 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def test_a_file_that_the_system_does_not_give(tmp_path, monkeypatch):
     path = put(tmp_path, "a.csv", csv_bytes())
-    monkeypatch.setattr(table_files, "_csv", lambda *_: path.joinpath("below").open())  # root may read any file
+    monkeypatch.setattr(table_files, "read_csv", lambda *_: path.joinpath("below").open())  # root may read any file
     with pytest.raises(InputError, match=r"a\.csv: Not a directory .*; check the file and its rights"):
         read_table(path)
 
@@ -311,12 +314,6 @@ def test_latin_1_is_read_as_such(encoding, tmp_path):
     )
 
 
-def test_an_encoding_of_another_script_is_not_guessed(tmp_path):
-    path = put(tmp_path, "a.csv", csv_bytes([("これは長い文章です。", "良い")] * 40, encoding="shift-jis"))
-    with pytest.raises(InputError, match=r"a\.csv: not UTF-8 \(line 2\), and not in Latin letters; save it as UTF-8"):
-        read_table(path)
-
-
 def test_a_few_invalid_bytes_do_not_change_the_rest(tmp_path):
     rows = [(f"Ein schöner Tag für große Bäume: {text}", label) for text, label in GOOD]
     content = csv_bytes(rows).replace(b"jokes", b"jo\xffkes")
@@ -337,7 +334,7 @@ def test_rows_with_too_many_fields_are_left_out(tmp_path):
 def test_a_very_long_text_is_cut_and_the_others_stay(tmp_path):
     path = put(tmp_path, "a.csv", csv_bytes([*GOOD, ("word " * 2_000_000, "negative")]))
     table = read_table(path)
-    assert [len(text) for text in table.dataset["text"]] == [*(len(text) for text, _ in GOOD), tables.MAX_CHARACTERS]
+    assert [len(text) for text in table.dataset["text"]] == [*(len(text) for text, _ in GOOD), columns.MAX_CHARACTERS]
     assert table.remarks == ["1 text longer than 100,000 characters cut there (row 8)."]
 
 
@@ -405,11 +402,6 @@ FOUND = {
         ("column 3", "column 1"),
     ),
     "spam": (["v1", "v2", "", "", ""], lambda n, t, c: [c, t, "x" if n == 3 else "", "", ""], ("v2", "v1")),
-    "complaints": (
-        ["Date received", "Product", "Consumer complaint narrative", "State", "Complaint ID"],
-        lambda n, t, c: ["03/21/2017", c, t, "CA" if n % 3 else "NY", 2393805 + n],
-        ("Consumer complaint narrative", "Product"),
-    ),
     "tweets": (
         [
             "tweet_id",
@@ -450,11 +442,6 @@ FOUND = {
         lambda n, t, c: [t, int(c == "positive"), c],
         ("text", "label_text"),
     ),
-    "reviews": (
-        ["Id", "ProductId", "UserId", "HelpfulnessNumerator", "Score", "Time", "Summary", "Text"],
-        lambda n, t, c: [n, f"B{n % 5}", f"A{n}", n % 2, 1 + 4 * (c == "positive"), 1303862400 + n, t[:15], t],
-        ("Text", "Score"),
-    ),
     "camel case": (
         ["overall", "reviewText"],
         lambda n, t, c: [5.0 - 4 * (c == "negative"), t],
@@ -487,16 +474,45 @@ def test_columns_without_names_are_remarked(tmp_path):
     ]
 
 
-def test_other_columns_of_labels_are_remarked_unless_the_name_says_it(tmp_path):
-    rows = "".join(f'"{t}",{c},{"net" if n % 3 else "doc"}\n' for n, (t, c) in enumerate(LONG))
-    table = read_table(put(tmp_path, "a.csv", "description,priority,part\n" + rows))
-    assert table.label_column == "priority"
-    assert table.remarks == [
-        "Column 'priority' taken as the label, by its name; part could be it too: --label-column decides."
-    ]
-    assert read_table(put(tmp_path, "b.csv", "description,label,section\n" + rows)).remarks == []
-    with pytest.raises(InputError, match="priority, section may each be the label; choose one"):
-        read_table(put(tmp_path, "c.csv", "description,priority,section\n" + rows))
+ASKED = {
+    "complaints": (
+        ["Date received", "Product", "Consumer complaint narrative", "State", "Complaint ID"],
+        lambda n, t, c: ["03/21/2017", c, t, "CA" if n % 3 else "NY", 2393805 + n],
+        "Product, State",
+    ),
+    "reviews": (
+        ["Id", "ProductId", "UserId", "HelpfulnessNumerator", "Score", "Time", "Summary", "Text"],
+        lambda n, t, c: [n, f"B{n % 5}", f"A{n}", n % 2, 1 + 4 * (c == "positive"), 1303862400 + n, t[:15], t],
+        "ProductId, HelpfulnessNumerator, Score, Summary",
+    ),
+    "tickets": (
+        ["description", "priority", "part"],
+        lambda n, t, c: [t, c, "net" if n % 3 else "doc"],
+        "priority, part",
+    ),
+    "sections": (
+        ["description", "priority", "section"],
+        lambda n, t, c: [t, c, "net" if n % 3 else "doc"],
+        "priority, section",
+    ),
+    "by content alone": (["A", "B", "C"], lambda n, t, c: [n % 5, c, t], "A, B"),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_more_than_one_candidate_for_the_label_is_a_question(case, tmp_path):
+    header, make, candidates = ASKED[case]
+    path = put(tmp_path, "found.csv", table_of(header, make))
+    with pytest.raises(InputError, match=rf"{candidates} may each be the label; choose one with --label-column"):
+        read_table(path)
+    name = candidates.split(", ")[1]
+    assert read_table(path, label_column=name).label_column == name
+
+
+def test_a_column_that_is_called_label_is_the_label_beside_others(tmp_path):
+    path = put(tmp_path, "b.csv", table_of(["description", "label", "section"], ASKED["tickets"][1]))
+    table = read_table(path)
+    assert (table.label_column, table.remarks) == ("label", [])
 
 
 def test_labels_are_sorted_and_numbers_by_value(tmp_path):
@@ -558,7 +574,8 @@ def test_a_directory_of_texts(tmp_path):
     put(tmp_path, "test/positive/7.txt", "これは長い文章です。".encode("shift-jis"))  # one of many is no reason to stop
     table = read_table(tmp_path / "test")
     assert len(table.dataset) == 7
-    assert table.remarks == ["1 file not UTF-8 and read as Windows-1252 (positive/7.txt)."]
+    assert table.remarks == ["1 file not UTF-8 and read as Shift-JIS (Japanese) (positive/7.txt)."]
+    assert "これは長い文章です。" in table.dataset["text"]
 
 
 @pytest.mark.parametrize(
@@ -646,9 +663,11 @@ def test_not_for_training_every_row_with_a_text_and_a_label_stays(tmp_path):
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     path = put(tmp_path, "a.csv", csv_bytes())
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr(tables, "_write_arrow", lambda *_: (_ for _ in ()).throw(full))
-    with pytest.raises(InputError, match=r"a\.csv: no space left in .*; free some, or set TMPDIR"):
+    monkeypatch.setattr(columns, "write_arrow", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(InputError, match=r"a\.csv: no space left in .*cache for a copy; make room$"):
         read_table(path, cache_dir=tmp_path / "cache")
+    with pytest.raises(InputError, match=r"a\.csv: no space left in .*; make room, or set TMPDIR"):
+        read_table(path)
     assert os.listdir(tmp_path / "cache") == []
 
 
@@ -658,6 +677,71 @@ def test_the_temporary_file_goes_with_the_process(tmp_path):
     code += "print(read_table(sys.argv[1]).dataset.cache_files[0]['filename'])"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() and not Path(done.stdout.strip()).parent.exists()
+
+
+STOPPED = """
+import os, signal, sys, time
+from takehome import cleaning, columns, tables
+number, place = getattr(signal, sys.argv[2]), sys.argv[3] or None
+def stop(*_):
+    print("stopping", flush=True)
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+if sys.argv[4] == "reading":
+    tables.examine = stop  # a copy of everything is on disk
+    tables.read_table(sys.argv[1], cache_dir=place)
+else:
+    table = tables.read_table(sys.argv[1], cache_dir=place)
+    stop()
+"""
+
+
+def stop(path, number, place, when, temporary):
+    """Reads a table in a process that gets a signal; returns what it left in its temporary directory."""
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", STOPPED, str(path), number, str(place or ""), when]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+    assert done.stdout == "stopping\n", done.stderr
+    assert done.returncode == -getattr(signal, number), done.stderr
+    return sorted(temporary.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "where", "when"),
+    [("SIGTERM", "", "reading"), ("SIGHUP", "", "read"), ("SIGTERM", "cache", "reading")],
+)
+def test_a_signal_leaves_no_copy_behind(number, where, when, tmp_path):
+    path, temporary = put(tmp_path, "a.csv", csv_bytes()), tmp_path / "temporary"
+    temporary.mkdir()
+    place = tmp_path / where if where else None
+    assert stop(path, number, place, when, temporary) == []
+    assert not place or list(place.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_what_a_kill_leaves_the_next_run_removes_and_nothing_else(tmp_path, monkeypatch):
+    path, temporary = put(tmp_path, "a.csv", csv_bytes()), tmp_path / "temporary"
+    temporary.mkdir()
+    (abandoned,) = stop(path, "SIGKILL", None, "reading", temporary)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    foreign = temporary / f"{scratch.PREFIX}notes"  # it has such a name, but no mark of ours
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    linked = temporary / f"{scratch.PREFIX}link"
+    linked.symlink_to(tmp_path)
+
+    first = read_table(path)
+    assert abandoned.exists(), "it might be in the making"
+    long_ago = time.time() - 3600
+    for folder in (abandoned, Path(first.dataset.cache_files[0]["filename"]).parent):
+        os.utime(folder / scratch.MARKER, (long_ago, long_ago))
+    second = read_table(path)
+    assert not abandoned.exists()
+    assert first.dataset["text"] == second.dataset["text"] == [text for text, _ in GOOD]
+    assert Path(first.dataset.cache_files[0]["filename"]).exists(), "it is in use"
+    assert (foreign / "thesis.txt").read_text() == "mine"
+    assert linked.is_symlink() and path.exists()
 
 
 @pytest.mark.slow

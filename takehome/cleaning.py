@@ -1,0 +1,262 @@
+"""Leaves out rows that cannot be used or would harm training, settles the classes of a table, and says so."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from takehome.columns import MAX_CHARACTERS, MAX_LABELS, Column, Raw, Wanted
+from takehome.errors import InputError
+from takehome.values import HTML, SEVERAL, hash64, is_date, is_number, key, order, says_nothing, visible
+from takehome.wording import counted, listed, rows_named
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass
+class Split:
+    """A split and the rows that are kept of it."""
+
+    raw: Raw
+    where: str  # " of test", or nothing
+    rows: "pandas.DataFrame"  # by place in raw: row in the file, digest of the text, number of the label
+    spellings: list[str]  # of the labels, by number
+    left_out: Counter = field(default_factory=Counter)  # rows, by the reason
+
+    def drop(self, where, what: str, remarks: list[str]) -> None:
+        """Leaves rows out and says so; `what` goes on "3 rows …"."""
+        if where.any():
+            rows = self.rows.row[where].tolist()
+            remarks.append(f"{counted(len(rows), 'row')}{self.where} {what} left out ({rows_named(rows)}).")
+            self.left_out[what] += len(rows)
+            self.rows = self.rows[~where]
+
+    def counts(self) -> dict[str, int]:
+        return {self.spellings[n]: count for n, count in self.rows.label.value_counts(sort=False).items()}
+
+    def first_row(self, spelling: str) -> int:
+        return self.rows.row[self.rows.label == self.spellings.index(spelling)].iloc[0]
+
+    def texts(self, text: str, label: str | None, ids: dict[int, int]) -> Iterator[tuple]:
+        """(text, label, row in the file) of what is kept, with its final number."""
+        places = np.full(self.raw.rows, -1, np.int32)
+        places[self.rows.index] = self.rows.label.map(ids).fillna(-1)
+        for (row, value), number in zip(self.raw.read(text), places, strict=True):
+            if number >= 0:
+                yield (value[:MAX_CHARACTERS], *([int(number)] if label else []), row)
+
+
+def examine(path, raw: Raw, where: str, text: str, label: str | None, nothing: set[str], remarks: list[str]) -> Split:
+    """Reads the texts and labels of a split once; leaves out rows without a text or a label.
+
+    Args:
+        path: for messages.
+        raw: the split.
+        where: " of test", or nothing if there is one split only.
+        text, label: names of columns.
+        nothing: keys of labels such as NA that are classes here.
+        remarks: gets a sentence about each thing that was found.
+    """
+    import pandas as pd
+
+    number, digest = np.zeros(raw.rows, np.int32), np.zeros(raw.rows, np.uint64)
+    labels, spellings = np.full(raw.rows, -1 if label else 0, np.int32), {}
+    long, html, plain = [], 0, []
+    for n, (row, value, *rest) in enumerate(raw.read(*filter(None, (text, label)))):
+        number[n] = row
+        if value and (same := key(value)) and not says_nothing(value):
+            digest[n] = hash64(same) or 1
+            html += bool(HTML.search(value))
+            if len(value) > MAX_CHARACTERS:
+                long.append(row)
+            if is_number(value) or is_date(value):
+                plain.append(row)
+        if rest and rest[0] and (same := key(rest[0])) and (not says_nothing(rest[0]) or same in nothing):
+            labels[n] = spellings.setdefault(rest[0], len(spellings))
+            if len(spellings) > MAX_LABELS:
+                raise InputError(_not_classes(path, label, len(spellings), raw.rows))
+    rows = pd.DataFrame({"row": number, "digest": digest, "label": labels})
+    split = Split(raw, where, rows, list(spellings))
+    split.drop(split.rows.digest == 0, "without a text", remarks)
+    split.drop(split.rows.label < 0, "without a label", remarks)
+    if long:
+        what = f"{counted(len(long), 'text')}{where} longer than {MAX_CHARACTERS:,} characters"
+        remarks.append(f"{what} cut there ({rows_named(long)}).")
+    if plain:
+        what = f"{counted(len(plain), 'text')}{where} nothing but a number or a date"
+        remarks.append(f"{what}, kept ({rows_named(plain)}).")
+    if html:
+        remarks.append(f"{counted(html, 'text')}{where} with HTML, kept as it is.")
+    if damaged := raw.columns[text].damaged if text in raw.columns else 0:
+        remarks.append(f"{counted(damaged, 'text')}{where} with bytes that are no text, read as \ufffd or ?.")
+    return split
+
+
+# ------------------------------------------------------------------ classes
+
+
+def nothing_or_class(column: Column, wanted: Wanted, label: str, remarks: list[str]) -> set[str]:
+    """Decides which values such as NA or None are classes, and says so; returns their keys."""
+    if wanted.labels is not None:
+        return {key(name) for name in wanted.labels}
+    kept = column.kept_as_classes
+    counts: dict[str, Counter] = {}
+    for value, count in column.nothing.items():
+        counts.setdefault(key(value), Counter())[value] += count
+    for same, spellings in counts.items():
+        shown, rows = spellings.most_common(1)[0][0], counted(spellings.total(), "row")
+        if same in kept:
+            remarks.append(f"Label {shown!r} ({rows}) taken as a class; empty these cells if none is known there.")
+        else:
+            remarks.append(f"Label {shown!r} ({rows}) taken as none; write it in another way if it is a class.")
+    return kept
+
+
+def settle_labels(path, splits: dict[str, Split], label: str, wanted: Wanted, remarks: list[str]) -> list[str]:
+    """Makes one class of spellings that look the same; the classes of all splits, in no order yet.
+
+    Raises:
+        InputError: the column holds no classes, or ones that the model does not know.
+    """
+    train = splits["train"]
+    column = train.raw.columns[label]
+    classes: dict[str, dict[str, int]] = {}
+    for spelling, count in train.counts().items():
+        classes.setdefault(key(spelling), {})[spelling] = count
+    if column.nested or column.printed > column.filled / 2:
+        what = "lists or objects" if column.nested else f"lists, such as {next(iter(train.counts()), '')!r}"
+        todo = "write one label a row, or name another with --label-column"
+        raise InputError(f"{path}: column {label!r} has {what}; {todo}")
+    if not classes:
+        raise InputError(_no_labels(path, train, label))
+    if wanted.labels is not None:
+        names, known = list(wanted.labels), {key(name): n for n, name in enumerate(wanted.labels)}
+        for split in splits.values():
+            _refuse_unknown(path, split, known, names, label)
+    else:
+        rows = len(train.rows)
+        if len(classes) > max(2, rows / 2 if rows >= 20 else rows - 1):
+            raise InputError(_not_classes(path, label, len(classes), rows))
+        _refuse_mixed(path, train, classes, label)
+        names = [_name(spellings, remarks) for spellings in classes.values()]
+        known = {same: n for n, same in enumerate(classes)}
+        _remark_combined(names, remarks)
+    if {"text", "number"} <= column.types:
+        remarks.append(f"Column {label!r} has labels as texts and as numbers; all read as texts.")
+    for split in splits.values():
+        numbers = {n: known.get(key(spelling), -1) for n, spelling in enumerate(split.spellings)}
+        split.rows = split.rows.assign(label=split.rows.label.map(numbers).astype(np.int32))
+        split.drop(split.rows.label < 0, "with a label that train has not", remarks)
+    return names
+
+
+def _name(spellings: dict[str, int], remarks: list[str]) -> str:
+    """The name of a class: the commonest of its spellings, without what cannot be seen."""
+    common = max(sorted(spellings), key=spellings.get)
+    shown = common if visible(common) == common else next((s for s in spellings if visible(s) == s), visible(common))
+    if others := ", ".join(repr(s) for s in sorted(spellings) if s != shown):
+        remarks.append(f"Label {others} counted as {shown!r}.")
+    if shown.startswith(("=", "@", "+", "-")) and not is_number(shown):
+        remarks.append(f"Label {shown!r} looks like a formula; it is kept as text.")
+    return shown
+
+
+def _remark_combined(names: list[str], remarks: list[str]) -> None:
+    """Says when labels such as "A;B" are made of others: here a text has one label only."""
+    parts = {name: SEVERAL.split(name) for name in names}
+    single = {key(name) for name in names if len(parts[name]) == 1}
+    combined = [name for name in names if len(parts[name]) > 1 and any(key(part) in single for part in parts[name])]
+    if combined:
+        what = f"{counted(len(combined), 'label')}, such as {combined[0]!r}"
+        remarks.append(f"{what}, look like several labels in one; each such combination is a class of its own here.")
+
+
+def _no_labels(path, train: Split, label: str) -> str:
+    """Why no class is left: there was no label, or no row with one."""
+    if train.left_out["without a label"]:
+        return f"{path}: column {label!r} has no labels; write one label a row, or name another with --label-column"
+    return nothing_left(path, train)
+
+
+def nothing_left(path, train: Split) -> str:
+    """Says why no row of train is left."""
+    reasons = "; ".join(f"{rows:,} {what}" for what, rows in train.left_out.most_common())
+    most = train.left_out.most_common(1)[0][0] if train.left_out else ""
+    todo = {
+        "without a text": "fill its column of texts, or name another with --text-column",
+        "without a label": "fill its column of labels, or name another with --label-column",
+        "with the same text and different labels": "give each text one label, or name another with --label-column",
+    }.get(most, "give train texts of its own" if "also in" in most else "add other rows")
+    return f"{path}: none of the {train.raw.rows:,} rows{train.where} can be used ({reasons}); {todo}"
+
+
+def _refuse_unknown(path, split: Split, known: dict[str, int], names: list[str], label: str) -> None:
+    for spelling in split.counts():
+        if key(spelling) not in known:
+            there = sorted({key(other): other for other in split.spellings}.values(), key=order)
+            raise InputError(
+                f"{path}, row {split.first_row(spelling)}: label {spelling!r} of column {label!r} is unknown to the "
+                f"model; the file has {listed(there)}, the model {listed(names)}; write them as the model does"
+            )
+
+
+def _refuse_mixed(path, train: Split, classes: dict[str, dict[str, int]], label: str) -> None:
+    numbers, others = [same for same in classes if is_number(same)], [same for same in classes if not is_number(same)]
+    if numbers and others:
+        rare = min(numbers, others, key=lambda keys: sum(sum(classes[same].values()) for same in keys))
+        raise InputError(
+            f"{path}, row {train.first_row(next(iter(classes[rare[0]])))}: column {label!r} mixes words "
+            f"({listed(others, 3)}) and numbers ({listed(numbers, 3)}); write each class in one way, or name another "
+            "column with --label-column"
+        )
+
+
+def _not_classes(path, label: str, distinct: int, rows: int) -> str:
+    return (
+        f"{path}: column {label!r} has {distinct:,} different values in {rows:,} rows, too many for classes; "
+        "name another with --label-column"
+    )
+
+
+# ------------------------------------------------------------------ rows that would harm training
+
+
+def drop_repeated(splits: dict[str, Split], remarks: list[str]) -> None:
+    """Leaves out repeated texts, all copies of those with contradicting labels, and texts of train found in others."""
+    for split in splits.values():
+        by_text = np.argsort(split.rows.digest.to_numpy(), kind="stable")
+        digest, label = (split.rows[name].to_numpy()[by_text] for name in ("digest", "label"))
+        again = np.append(False, digest[1:] == digest[:-1])[: len(by_text)]
+        different, repeated = digest[again & (label != np.roll(label, 1))], split.rows.index[by_text[again]]
+        split.drop(split.rows.digest.isin(different), "with the same text and different labels", remarks)
+        split.drop(split.rows.index.isin(repeated), "that repeat an earlier one", remarks)
+    train = splits["train"]
+    for name, split in splits.items():
+        if name != "train":
+            train.drop(train.rows.digest.isin(split.rows.digest), f"whose text is also in {name}", remarks)
+
+
+def drop_single(path, train: Split, label: str, names: list[str], remarks: list[str]) -> None:
+    """Leaves out classes of train with a single row."""
+    counts = train.rows.label.value_counts().sort_index()
+    single = counts[counts == 1].index
+    if len(single) and len(single) >= len(counts) - 1:
+        row = train.rows.row[train.rows.label == single[0]].iloc[0]
+        raise InputError(
+            f"{path}, row {row}: class {names[single[0]]!r} of column {label!r} has this row only, and without it "
+            "there are not two classes; give each class two rows or more"
+        )
+    for n in single:
+        train.drop(train.rows.label == n, f"of class {names[n]!r}, which has no other,", remarks)
+
+
+def drop_lost_classes(splits: dict[str, Split], names: list[str], remarks: list[str]) -> None:
+    """Leaves out rows of other splits whose class has no row left in train."""
+    there = set(splits["train"].rows.label)
+    for name, split in splits.items():
+        if name != "train":
+            for n in sorted(set(split.rows.label) - there):
+                split.drop(split.rows.label == n, f"of class {names[n]!r}, of which train keeps no row,", remarks)
