@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.hub_errors import explain
 from takehome.encodings import KNOWN, Encoding, find_encoding, lines
-from takehome.errors import InputError
+from takehome.errors import InputError, one_line
 from takehome.text_files import looks_like_json, read_csv, read_json
 from takehome.values import BATCH_ROWS, Records, Sheet, words
 from takehome.wording import counted, first_sentence, listed
@@ -196,9 +197,7 @@ def _hub(place: Place, name: str, folder: Path, remarks: list[str]) -> dict[str,
     try:
         found = datasets.load_dataset(name, place.config, revision=revision, cache_dir=cache)
     except Exception as error:
-        todo = "check it" if local else "check the id and the network, or give a file"
-        said = f"cannot be loaded as a data set ({first_sentence(error)}); {todo}"
-        raise InputError(f"{place.path}: {said}") from error
+        raise InputError(f"{one_line(explain(error, str(place.path)), 600)}; or give a file") from error
     finally:
         if quiet:
             datasets.enable_progress_bars()

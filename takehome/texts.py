@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from takehome.checkpoints import write_file
-from takehome.errors import InputError, one_line
+from takehome.errors import InputError, one_line, printable
 from takehome.models import SAFE
 from takehome.tables import Table, read_table
+from takehome.values import hash64, visible
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_VALIDATION = 5000  # rows: training evaluates often
@@ -31,6 +32,7 @@ class Source:
     label_column: str | None = None
     config: str | None = None  # of a data set on the Hub
     revision: str | None = None
+    encoding: str | None = None  # of files of text; found out by default
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ class Part:
 
 
 def normalise(text: str) -> str:
-    """What two texts share that differ in case, spaces, punctuation or form of characters only."""
-    text = unicodedata.normalize("NFKC", text).casefold()
+    """What two texts share that differ in case, spaces, punctuation, form of characters or what cannot be seen only."""
+    text = unicodedata.normalize("NFKC", visible(text)).casefold()
     return " ".join(re.findall(r"\w+", text)) or " ".join(text.split())
 
 
@@ -102,8 +104,7 @@ def hash_texts(dataset) -> np.ndarray:
     numbers, row = np.empty(len(dataset), dtype=np.uint64), 0
     for batch in dataset.select_columns("text").iter(1000):
         for text in batch["text"]:
-            digest = hashlib.blake2b(normalise(text).encode(), digest_size=8).digest()
-            numbers[row], row = int.from_bytes(digest, "little"), row + 1
+            numbers[row], row = hash64(normalise(text)), row + 1
     return numbers
 
 
@@ -285,7 +286,7 @@ def prepare(
     datasets.disable_progress_bars()
     table = read_table(
         source.data, source.text_column, source.label_column,
-        config=source.config, revision=source.revision, cache_dir=folder,
+        config=source.config, revision=source.revision, encoding=source.encoding, cache_dir=folder,
     )  # fmt: skip
     remarks = list(table.remarks)
     parts, digest = divide(table, seed, max_train_samples, remarks)
@@ -345,13 +346,14 @@ def _tokenise(part: Part, tokenizer, length: int, file: Path) -> None:
 def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str, str]]:
     """What was found, in lines of (topic, text); `data` and `max_length` as the user gave them."""
     total = np.sum(list(facts.counts.values()), axis=0)
-    named = [f"{facts.labels[i]} {total[i]:,}" for i in np.argsort(-total, kind="stable")]
+    named = [f"{one_line(facts.labels[i], 60)} {total[i]:,}" for i in np.argsort(-total, kind="stable")]
     if len(named) > 12:
         named = [*named[:5], "…", *named[-5:]]
     chosen = "95 % of the texts fit" if facts.max_length < facts.limit else "the model's limit"
     chosen = "as told" if max_length else chosen
     return [
-        ("data", f"{data}: {total.sum():,} rows; texts in {facts.text_column!r}, labels in {facts.label_column!r}"),
+        ("data", f"{printable(data)}: {total.sum():,} rows; texts in {facts.text_column!r}, labels in "
+                 f"{facts.label_column!r}"),
         *(("", remark) for remark in facts.remarks),
         ("classes", f"{len(total)}: {', '.join(named)}"),
         ("split", ", ".join(f"{name} {n:,}" for name, n in facts.rows.items()) + "; equal texts stay together"),

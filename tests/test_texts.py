@@ -61,6 +61,7 @@ def test_texts_are_equal_whatever_case_spaces_and_punctuation():
     same = ["Don't  PANIC!", "don’t panic", "Ｄｏｎ＇ｔ panic ..."]
     assert len({texts.normalise(text) for text in same}) == 1
     assert texts.normalise(":-)") != texts.normalise(":-(")
+    assert texts.normalise("don\u200b't pa\u00adnic\ufeff") == texts.normalise("don't panic")
 
 
 def test_a_draw_has_every_label():
