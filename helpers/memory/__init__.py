@@ -2,22 +2,25 @@
 
 Three answers to "will it fit?", each checked against the next:
 
-- `estimate(config, ...)` is a closed form. It needs the numbers of a config, no torch, and takes milliseconds.
-- `trace(config or model, ...)` runs two steps on fake tensors: exact for any architecture, seconds, allocates nothing.
+- `estimate(config, ...)` is a closed form for the usual families. It needs the numbers of a config, no torch, and takes
+  milliseconds. For other models it traces, and says so.
+- `trace(config or model, ...)` runs two steps on fake tensors: exact for nearly any architecture, allocates nothing.
 - `measure(step)` runs a real step and reports the peak that it reached.
 
 To see where the numbers of the closed form come from, read `blocks` (the tensors of one block), then `closed_form`.
 
-    settings      the settings of a run, checked            tracing       `trace`
-    reading       a model's numbers from its config         measuring     `measure`
-    architecture  its linear layers and parameters          tracker       counts the storages that are alive
-    adapters      LoRA and QLoRA                            cuda_kernels  what CUDA keeps, on fake CPU tensors
-    optimizers    their state and temporaries               building      the model, batch and optimizer of a run
-    operations    what autograd keeps of each operation     report        tables and pictures
-    blocks        one block, and all of them                command_line  `python -m helpers.memory`
+    prediction    `estimate`                                tracing       `trace`
+    settings      the settings of a run, checked            measuring     `measure`
+    reading       a model's numbers from its config         tracker       counts the storages that are alive
+    families      how the models of each type are built     cuda_kernels  what CUDA keeps, on fake CPU tensors
+    architecture  a model's linear layers and parameters    building      the model, batch and optimizer of a run
+    adapters      LoRA and QLoRA                            report        tables and pictures
+    optimizers    their state and temporaries               command_line  `python -m helpers.memory`
+    operations    what autograd keeps of each operation
+    blocks        one block, and all of them
     ends          embeddings, head and loss
     sharding      several processes
-    closed_form   `estimate`
+    closed_form   all of these at each instant of a step
 
 Sizes are in bytes; 1 GB is 1e9 bytes. On a GPU the kernels' workspaces, the allocator's fragmentation and the CUDA
 context (together often 0.5 to 2 GB) come on top: neither a closed form nor a trace can see them.
@@ -25,9 +28,9 @@ context (together often 0.5 to 2 GB) come on top: neither a closed form nor a tr
 
 from helpers.memory.architecture import Architecture
 from helpers.memory.building import build_batch, build_model, build_optimizers, training_step
-from helpers.memory.closed_form import estimate
 from helpers.memory.command_line import main
 from helpers.memory.measuring import Measurement, measure
+from helpers.memory.prediction import estimate
 from helpers.memory.reading import KNOWN_MODELS, read_config
 from helpers.memory.report import NOT_SEEN, MemoryEstimate
 from helpers.memory.settings import ATTENTION, METHODS, OPTIMIZERS, PRECISIONS, SHARDING, TASKS, Settings

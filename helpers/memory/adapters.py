@@ -8,17 +8,6 @@ from dataclasses import dataclass
 from helpers.memory.architecture import Architecture
 from helpers.memory.settings import Settings
 
-# What PEFT adapts when nothing else is said; it has no default for DistilBERT.
-LORA_TARGETS = {
-    "gpt2": ("c_attn",),
-    "bert": ("query", "value"),
-    "roberta": ("query", "value"),
-    "distilbert": ("q_lin", "v_lin"),
-    "llama": ("q_proj", "v_proj"),
-    "mistral": ("q_proj", "v_proj"),
-    "qwen2": ("q_proj", "v_proj"),
-}
-
 # NF4: half a byte, a scale in 8 bits for 64 weights, and a second one in 32 bits for 256 scales.
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 
@@ -41,7 +30,7 @@ def adapter_ranks(a: Architecture, settings: Settings) -> dict[str, int]:
     if settings.full:
         return {}
     targets = settings.lora_target_modules
-    targets = set(LORA_TARGETS[a.model_type] if targets is None else targets)
+    targets = set(a.family.lora_targets if targets is None else targets)
     # PEFT takes the last part of a name, or the whole
     return {name: settings.lora_rank for name in a.block_linears() if {name, name.rsplit(".")[-1]} & targets}
 
@@ -71,15 +60,14 @@ class Weights:
 def weights_of(a: Architecture, settings: Settings, task: str, weight_bytes: int) -> Weights:
     """The weights of a run; `weight_bytes` is the width of one number of the base model."""
     parameters, linears = a.parameters(task), a.block_linears()
-    shapes, layers = a.parameter_shapes(task), a.num_hidden_layers
+    layers = a.num_hidden_layers
     if settings.full:
-        trained = shapes["embeddings"] + layers * shapes["block"] + shapes["norm"] + shapes["head"]
         size = parameters * weight_bytes
         in_block = weight_bytes * sum(linear.parameters for linear in linears.values())
-        return Weights(parameters, trained, size, size, in_block)
-    head = shapes["head"] if task == "sequence-classification" else []
-    if a.model_type == "bert":
-        head = head[2:]  # PEFT trains a copy of the modules called classifier or score; BERT's pooler is not
+        return Weights(parameters, a.all_shapes(task), size, size, in_block)
+    head = a.parameter_shapes(task)["head"] if "classification" in task else []
+    if a.family.body_pools:
+        head = head[-2:]  # PEFT trains a copy of the modules called classifier or score; a pooler is not
     ranks = adapter_ranks(a, settings)
     matrices = [(rank, side) for name, rank in ranks.items() for side in (linears[name].inputs, linears[name].outputs)]
     in_block = 4 * sum(map(math.prod, matrices))  # adapters are in fp32

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-DECODERS = ("gpt2", "llama", "mistral", "qwen2")
-GATED = ("llama", "mistral", "qwen2")  # RMSNorm, rotary positions, a gated MLP
-ENCODERS = ("bert", "roberta", "distilbert")
+from helpers.memory.families import FAMILIES, Family
+
+# Kinds of layers: attention sees everything, or a window; or the first layer, where it lacks a norm.
+FULL, SLIDING, FIRST = "full", "sliding", "first"
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,44 @@ class Architecture:
     hidden_dropout: float
     embedding_dropout: float
     attention_bias: bool
+    output_bias: bool
     mlp_bias: bool
+    norm_bias: bool
     unfused_gelu: bool
     num_labels: int
+    embedding_size: int
+    parallel: bool
+    layer_kinds: tuple[str, ...]  # of each layer: FULL, SLIDING, FIRST
+    sliding_window: int  # tokens that a sliding layer sees; 0 without such layers
+    learned_positions: int  # rows of the table of positions that is added to the embeddings
+    relative_positions: int  # rows of the table that DeBERTa's attention reads
+    attention_softcap: bool
+    logits_softcap: bool
+
+    @property
+    def family(self) -> Family:
+        """How the models of its type are built."""
+        return FAMILIES[self.model_type]
 
     @property
     def is_decoder(self) -> bool:
         """Whether it generates: each token sees only those before it."""
-        return self.model_type in DECODERS
+        return self.family.role == "decoder"
+
+    @property
+    def default_task(self) -> str:
+        """What it is trained for when nothing else is said."""
+        return {"decoder": "causal-lm", "encoder": "sequence-classification"}.get(self.family.role, "seq2seq-lm")
+
+    @property
+    def has_sdpa(self) -> bool:
+        """Whether torch's fused attention can be used; it knows no cap on the scores, and no scores of positions."""
+        return self.model_type != "gemma2" and not self.family.disentangled
 
     @property
     def gated(self) -> bool:
-        """Whether its blocks have Llama's shape: RMSNorm, rotary positions, a gated MLP."""
-        return self.model_type in GATED
+        """Whether its MLP multiplies two projections, as Llama's."""
+        return self.family.gated
 
     @property
     def query_width(self) -> int:
@@ -77,79 +103,111 @@ class Architecture:
         """Features of all heads' keys, and of their values."""
         return self.num_key_value_heads * self.head_dim
 
-    def block_linears(self) -> dict[str, Linear]:
+    def block_linears(self, kind: str = FULL) -> dict[str, Linear]:
         """Each linear layer of one block, by its module's name."""
-        d, f = self.hidden_size, self.intermediate_size
-        if self.model_type == "gpt2":
-            return {
-                "c_attn": Linear(d, 3 * d, True),
-                "attn.c_proj": Linear(d, d, True),
-                "c_fc": Linear(d, f, True),
-                "mlp.c_proj": Linear(f, d, True),
-            }
-        if self.gated:
-            q, kv, bias = self.query_width, self.key_value_width, self.attention_bias
-            return {
-                "q_proj": Linear(d, q, bias),
-                "k_proj": Linear(d, kv, bias),
-                "v_proj": Linear(d, kv, bias),
-                "o_proj": Linear(q, d, bias and self.model_type == "llama"),
-                "gate_proj": Linear(d, f, self.mlp_bias),
-                "up_proj": Linear(d, f, self.mlp_bias),
-                "down_proj": Linear(f, d, self.mlp_bias),
-            }
-        if self.model_type == "distilbert":
-            names = ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2")
-        else:
-            names = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
-        shapes = [Linear(d, d, True)] * 4 + [Linear(d, f, True), Linear(f, d, True)]
-        return dict(zip(names, shapes, strict=True))
+        family, d, f = self.family, self.hidden_size, self.intermediate_size
+        q, kv = self.query_width, self.key_value_width
+        fused = len(family.projections) == 1
+        projections = dict(zip(family.projections, [q + 2 * kv] if fused else [q, kv, kv], strict=True))
+        inner = dict.fromkeys(family.inner, 2 * f if family.gated and len(family.inner) == 1 else f)
+        return {
+            **{name: Linear(d, width, self.attention_bias) for name, width in projections.items()},
+            family.output: Linear(q, d, self.output_bias),
+            **{name: Linear(d, width, self.mlp_bias) for name, width in inner.items()},
+            family.outer: Linear(f, d, self.mlp_bias),
+        }
+
+    @property
+    def embeds_narrowly(self) -> bool:
+        """Whether the embeddings are narrower than the blocks, and projected."""
+        return self.embedding_size != self.hidden_size
 
     def parameter_shapes(self, task: str) -> dict[str, list[tuple[int, ...]]]:
         """Shapes of the parameters of the embeddings, of one block, of the final norm and of the head, in order."""
-        norm = [(self.hidden_size,)] * (1 if self.gated else 2)
         block = [shape for linear in self.block_linears().values() for shape in linear.shapes]
+        norms = 4 if self.family.norms == "both" else 2
+        final_norm = self.family.norms != "stream"
         return {
-            "embeddings": self._embedding_shapes(norm),
-            "block": block + 2 * norm,
-            "norm": norm if self.is_decoder else [],
-            "head": self._head_shapes(task, norm),
+            "embeddings": self._embedding_shapes(),
+            "block": block + norms * self._norm(self.hidden_size) + self._query_key_norms(),
+            "norm": self._norm(self.hidden_size) if final_norm else [],
+            "head": self._head_shapes(task),
         }
 
-    def _embedding_shapes(self, norm: list) -> list[tuple[int, ...]]:
-        shapes = [(self.vocab_size, self.hidden_size)]
-        if not self.gated:
-            shapes += [(self.max_position_embeddings, self.hidden_size)]
-        if self.type_vocab_size:
-            shapes += [(self.type_vocab_size, self.hidden_size)]
-        return shapes if self.is_decoder else shapes + norm
+    def _norm(self, width: int) -> list[tuple[int, ...]]:
+        return [(width,)] * (2 if self.norm_bias else 1)
 
-    def _head_shapes(self, task: str, norm: list) -> list[tuple[int, ...]]:
-        d, v = self.hidden_size, self.vocab_size
-        untied = [] if self.tie_word_embeddings else [(v, d)]
+    def _query_key_norms(self) -> list[tuple[int, ...]]:
+        if self.family.query_key_norm == "heads":
+            return [(self.head_dim,), (self.head_dim,)]
+        return [(self.query_width,), (self.key_value_width,)] if self.family.query_key_norm else []
+
+    def _embedding_shapes(self) -> list[tuple[int, ...]]:
+        shapes = [(self.vocab_size, self.embedding_size)]
+        if self.learned_positions:
+            shapes += [(self.learned_positions, self.embedding_size)]
+        if self.type_vocab_size:
+            shapes += [(self.type_vocab_size, self.embedding_size)]
+        if not self.is_decoder:
+            shapes += self._norm(self.embedding_size)
+        if self.embeds_narrowly:
+            shapes += [(self.embedding_size, self.hidden_size), (self.hidden_size,)]
+        if self.relative_positions:
+            shapes += [(self.relative_positions, self.hidden_size), *self._norm(self.hidden_size)]
+        return shapes
+
+    def _head_shapes(self, task: str) -> list[tuple[int, ...]]:
+        d, v, narrow = self.hidden_size, self.vocab_size, self.embedding_size
+        untied = [] if self.tie_word_embeddings else [(v, narrow)]
+        classifier = [(self.num_labels, d), (self.num_labels,)]
         if task == "causal-lm":
             return untied
+        if self.model_type == "modernbert":  # a dense layer without a bias and a norm come before everything
+            dense = [(d, d), *self._norm(d)]
+            return [*dense, (v,), *untied] if task == "masked-lm" else dense + classifier
         if task == "masked-lm":  # a dense layer, a norm and a bias per word before the decoder
-            return [(v,), (d, d), (d,), *norm, *untied]
+            return [(v,), (d, narrow), (narrow,), *self._norm(narrow), *untied]
+        if task == "token-classification":
+            return classifier
         if self.is_decoder:
             return [(self.num_labels, d)]
-        return [(d, d), (d,), (self.num_labels, d), (self.num_labels,)]  # a pooler or dense layer, then the classifier
+        return [(d, d), (d,), *classifier]  # a pooler or dense layer, then the classifier
 
     def parameter_groups(self, task: str) -> dict[str, int]:
         """Number of parameters of the embeddings, of one block, of the final norm and of the head."""
         return {part: sum(map(math.prod, shapes)) for part, shapes in self.parameter_shapes(task).items()}
 
+    def all_shapes(self, task: str) -> list[tuple[int, ...]]:
+        """Shapes of all parameters, in order."""
+        shapes = self.parameter_shapes(task)
+        blocks = self.num_hidden_layers * shapes["block"]
+        if self.first_block_lacks_norm:
+            for shape in self._norm(self.hidden_size):
+                blocks.remove(shape)
+        return shapes["embeddings"] + blocks + shapes["norm"] + shapes["head"]
+
+    @property
+    def first_block_lacks_norm(self) -> bool:
+        """Whether the norm of the embeddings serves as that of the first block."""
+        return self.model_type == "modernbert"
+
     def parameters(self, task: str = "causal-lm") -> int:
         """Number of parameters of the model with the head of `task`."""
         groups = self.parameter_groups(task)
-        return sum(groups.values()) + (self.num_hidden_layers - 1) * groups["block"]
+        lacking = sum(map(math.prod, self._norm(self.hidden_size))) if self.first_block_lacks_norm else 0
+        return sum(groups.values()) + (self.num_hidden_layers - 1) * groups["block"] - lacking
 
     def matmul_parameters(self, task: str = "causal-lm") -> int:
         """Weights that multiply every token, which is what `helpers.flops` counts: a table that is looked up is not."""
-        head = self.head_weights(task)
-        return self.num_hidden_layers * sum(linear.weights for linear in self.block_linears().values()) + head
+        ends = self.head_weights(task) + (self.embedding_size * self.hidden_size if self.embeds_narrowly else 0)
+        return self.num_hidden_layers * sum(linear.weights for linear in self.block_linears().values()) + ends
 
     def head_weights(self, task: str) -> int:
-        """Weights of the head that multiply every token; a classifier sees one token of each text."""
-        d = self.hidden_size
-        return {"causal-lm": self.vocab_size * d, "masked-lm": (d + self.vocab_size) * d}.get(task, 0)
+        """Weights of the head that multiply every token; a classifier of sequences sees one token of each text."""
+        d, narrow, v = self.hidden_size, self.embedding_size, self.vocab_size
+        if task == "causal-lm":
+            return v * d
+        if task == "masked-lm":
+            return (d + v) * narrow
+        dense = d * d if self.model_type == "modernbert" else 0
+        return self.num_labels * d + dense if task == "token-classification" else 0

@@ -7,79 +7,80 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from helpers.memory.architecture import FIRST
 from helpers.memory.operations import (
     FP32,
     HALF,
     Operation,
     Run,
+    activate,
     attend,
     dropout,
     gelu,
     layer_norm,
     linear,
-    rms_norm,
+    norm,
+    norm_after,
+    query_key_norms,
 )
 
 
 def block(run: Run) -> list[Operation]:
     """The operations of one block, in forward order."""
-    if run.a.model_type == "gpt2":
-        return _gpt2_block(run)
-    return _gated_block(run) if run.a.gated else _bert_block(run)
+    return _norms_on_the_stream(run) if run.a.family.norms == "stream" else _norms_in_branches(run)
 
 
-def _gpt2_block(run: Run) -> list[Operation]:
-    e, d, f, stream = run.activation_bytes, run.a.hidden_size, run.a.intermediate_size, run.residual
-    return [
-        layer_norm(run, "norm 1"),
-        linear(run, "c_attn", "norm 1 output", e * 4 * d + stream),
-        *attend(run),
-        linear(run, "attn.c_proj", "attention output", e * d + run.branch_gradient + stream),
-        *dropout(run, "attention mask", d),
-        layer_norm(run, "norm 2"),
-        linear(run, "c_fc", "norm 2 output", e * (f + d) + stream),
-        gelu(run),
-        linear(run, "mlp.c_proj", "mlp", e * f + run.branch_gradient + stream),
-        *dropout(run, "mlp mask", d),
-        Operation("sum", {}, forward=e * d + stream),
-    ]
-
-
-def _gated_block(run: Run) -> list[Operation]:
-    e, d, f, stream = run.activation_bytes, run.a.hidden_size, run.a.intermediate_size, run.residual
+def _norms_in_branches(run: Run) -> list[Operation]:
+    """Each branch normalises what it reads, or what it adds to the stream: GPT-2, Llama and most that came after."""
+    e, d, f, stream, family = (
+        run.activation_bytes,
+        run.a.hidden_size,
+        run.a.intermediate_size,
+        run.residual,
+        run.a.family,
+    )
+    before = family.norms in ("before", "both")
+    before_attention = before and run.kind != FIRST
     q, kv = run.a.query_width, run.a.key_value_width
     in_projections = e * (q + 2 * kv + d) + stream
-    in_mlp = e * (2 * f + d) + stream
+    in_mlp = e * ((2 if family.gated else 1) * f + d) + stream
+    read = "norm 1 output" if before_attention else "block input"
+    read_by_mlp = "norm 2 output" if before else "stream between the branches"
     return [
-        rms_norm(run, "norm 1"),
-        *[linear(run, name, "norm 1 output", in_projections) for name in ("q_proj", "k_proj", "v_proj")],
+        *([norm(run, "norm 1")] if before_attention else []),
+        *[linear(run, name, read, in_projections) for name in family.projections],
+        *query_key_norms(run),
         *attend(run),
-        linear(run, "o_proj", "attention output", e * q + run.branch_gradient + stream),
-        rms_norm(run, "norm 2"),
-        *[linear(run, name, "norm 2 output", in_mlp) for name in ("gate_proj", "up_proj")],
-        Operation("silu", {"gate": e * f}, 3 * e * f + stream),
-        Operation("product", {"silu of gate": e * f, "up": e * f}, 3 * e * f + stream),
-        linear(run, "down_proj", "mlp", e * f + run.branch_gradient + stream),
+        linear(run, family.output, "attention output", e * q + run.branch_gradient + stream),
+        *dropout(run, "attention mask", d),
+        *norm_after(run, "norm after attention"),
+        *([norm(run, "norm 2")] if before else []),
+        *[linear(run, name, read_by_mlp, in_mlp) for name in family.inner],
+        *activate(run),
+        linear(run, family.outer, "mlp", e * f + run.branch_gradient + stream),
+        *dropout(run, "mlp mask", d),
+        *norm_after(run, "norm after the mlp"),
         Operation("sum", {}, forward=e * d + stream),
     ]
 
 
-def _bert_block(run: Run) -> list[Operation]:
+def _norms_on_the_stream(run: Run) -> list[Operation]:
+    """The sum of stream and branch is normalised: BERT and its kin."""
     e, d, f, stream = run.activation_bytes, run.a.hidden_size, run.a.intermediate_size, run.residual
-    query, key, value, attended, inner, outer = run.a.block_linears()
+    family = run.a.family
     distilbert = run.a.model_type == "distilbert"
     # Python still holds what autograd does not: the first norm's output, and the MLP's input where that is frozen
     held_norm = stream if run.autocast or not run.full else 0
     held_mlp = 0 if run.full or distilbert else e * f
     return [
-        *[linear(run, name, "norm 2 output before", e * 4 * d + stream) for name in (query, key, value)],
+        *[linear(run, name, "norm 2 output before", e * 4 * d + stream) for name in family.projections],
         *attend(run),
-        linear(run, attended, "attention output", e * d + run.branch_gradient + stream),
+        linear(run, family.output, "attention output", e * d + run.branch_gradient + stream),
         *([] if distilbert else dropout(run, "attention mask", d)),
         layer_norm(run, "norm 1"),
-        linear(run, inner, "norm 1 output", e * (f + d) + stream),
+        linear(run, family.inner[0], "norm 1 output", e * (f + d) + stream),
         gelu(run),
-        linear(run, outer, "mlp", e * f + run.branch_gradient + stream),
+        linear(run, family.outer, "mlp", e * f + run.branch_gradient + stream),
         *dropout(run, "mlp mask", d),
         layer_norm(run, "norm 2", forward=e * d + stream + held_norm + held_mlp),
     ]
@@ -106,66 +107,82 @@ def _backward_peak(operations: list[Operation], tokens: int) -> float:
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """What the blocks take, in bytes. With LoRA the first keeps less: before its adapters nothing has a gradient."""
+class Block:
+    """What one block takes, in bytes."""
 
-    kept: float  # by one block
-    first: float  # by the first
-    backward: float  # most during one block's backward pass
-    first_backward: float
-    forward: float  # most while one block runs forward
-    input: float  # of one block: all that checkpointing keeps
-    recomputed: float  # by the block that checkpointing has run again, beside its input
+    kept: float
+    forward: float  # most while it runs forward
+    backward: float  # most during its backward pass
+    recomputed: float  # by checkpointing, when the block has run again, beside its input
+    held: float  # beside it, until the block ends
+    casts: int  # autocast's copies of its weights
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What all blocks take, in bytes. With LoRA the first keeps less: before its adapters nothing has a gradient."""
+
+    first: Block
+    last: Block
+    kept: float  # by all blocks
+    casts: int  # of all blocks
+    inputs: float  # of all blocks: what checkpointing keeps
     mask: float  # of attention; shared by all blocks
-    held: float  # beside it, until a block ends
-    casts: float  # autocast's copies of one block's weights
-    first_casts: float
 
 
 def blocks(run: Run) -> Blocks:
     """What the blocks of a run take."""
-    a, tokens, operations = run.a, run.tokens, block(run)
-    without_gradient = _operations_without_gradient(run, operations)
-    first_operations = [replace(operation, keeps={}) for operation in operations[:without_gradient]]
-    first_operations += operations[without_gradient:]
+    kinds = run.a.layer_kinds
+    runs = [replace(run, kind=kind) for kind in dict.fromkeys(kinds)]
+    of_kind = {kind.kind: _one_block(kind) for kind in runs}
+    first = _first_block(runs[0])
+    later = [of_kind[kind] for kind in kinds[1:]]
+    return Blocks(
+        first=first,
+        last=of_kind[kinds[-1]],
+        kept=first.kept + sum(block.kept for block in later),
+        casts=first.casts + sum(block.casts for block in later),
+        inputs=len(kinds) * run.tokens * run.residual,
+        mask=run.tokens * sum({kind.sees: kind.mask for kind in runs}.values()),
+    )
+
+
+def _one_block(run: Run) -> Block:
+    operations = block(run)
+    return _block_of(run, operations, _backward_peak(operations, run.tokens), _half_copies(run))
+
+
+def _first_block(run: Run) -> Block:
+    """The first block: with adapters, the operations before the first of them have no gradient and keep nothing."""
+    operations = block(run)
+    if run.full or run.checkpointing:
+        return _one_block(run)
+    start = next(n for n, operation in enumerate(operations) if operation.name in run.adapters)
+    operations = [replace(operation, keeps={}) for operation in operations[:start]] + operations[start:]
+    linears = run.a.block_linears(run.kind)
+    skipped = sum(linears[operation.name].weights for operation in operations[:start] if operation.name in linears)
+    casts = _half_copies(run) - HALF * skipped * run.autocast
+    return _block_of(run, operations, _backward_peak(operations, run.tokens), casts)
+
+
+def _block_of(run: Run, operations: list[Operation], backward: float, casts: int) -> Block:
+    a, tokens = run.a, run.tokens
     kept, forward = tokens * _kept(operations), tokens * _forward_peak(operations)
-    backward, first_backward = _backward_peak(operations, tokens), _backward_peak(first_operations, tokens)
     # Encoders' eager attention holds its fp32 probabilities until the end of the block.
     holds = run.attention == "eager" and run.autocast and run.on_gpu and not a.is_decoder and a.attention_dropout > 0
     held = tokens * a.num_attention_heads * run.length * FP32 * holds
     block_input = tokens * run.residual
     if run.checkpointing:  # each block runs forward once more, when its output's gradient is there
         forward += held
-        backward, first_backward = (max(size, forward + block_input) for size in (backward, first_backward))
-    casts = _half_copies(run)
-    linears = a.block_linears()
-    skipped = [linears[step.name] for step in operations[:without_gradient] if step.name in linears]
-    return Blocks(
-        kept=kept,
-        first=tokens * _kept(first_operations),
-        backward=backward,
-        first_backward=first_backward,
-        forward=forward,
-        input=block_input,
-        recomputed=(kept - block_input * _keeps_its_input(run, operations)) * run.checkpointing,
-        mask=tokens * run.mask,
-        held=held,
-        casts=casts,
-        first_casts=casts - HALF * sum(layer.weights for layer in skipped) * run.autocast,
-    )
-
-
-def _operations_without_gradient(run: Run, operations: list[Operation]) -> int:
-    """How many operations of the first block come before its first adapter, and so keep nothing."""
-    if run.full or run.checkpointing:
-        return 0
-    return next(n for n, operation in enumerate(operations) if operation.name in run.adapters)
+        backward = max(backward, forward + block_input)
+    recomputed = (kept - block_input * _keeps_its_input(run, operations)) * run.checkpointing
+    return Block(kept, forward, backward, recomputed, held, casts)
 
 
 def _keeps_its_input(run: Run, operations: list[Operation]) -> bool:
     """A block's input is one of the tensors that it keeps, unless that is a copy in another precision."""
-    own = "input of norm 1" if run.a.is_decoder else "norm 2 output before"
-    copied = run.a.gated and run.residual_bytes == HALF
+    own = {"stream": "norm 2 output before", "after": "block input"}.get(run.a.family.norms, "input of norm 1")
+    copied = run.a.family.rms and run.residual_bytes == HALF
     return any(own in operation.keeps for operation in operations) and not copied
 
 
@@ -173,6 +190,6 @@ def _half_copies(run: Run) -> int:
     """Bytes of autocast's copies of one block's weights; of frozen ones only where a gradient goes through them."""
     if not run.autocast:
         return 0
-    linears = run.a.block_linears()
+    linears = run.a.block_linears(run.kind)
     adapters = sum(rank * (linears[name].inputs + linears[name].outputs) for name, rank in run.adapters.items())
     return HALF * (sum(layer.weights for layer in linears.values()) + adapters)

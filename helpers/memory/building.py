@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-from helpers.memory.adapters import LORA_TARGETS
+from helpers.memory.families import FAMILIES
 from helpers.memory.reading import config_values
 
 
@@ -19,46 +19,79 @@ def build_model(
     lora_rank: int = 8,
     lora_target_modules=None,
 ):
-    """A freshly initialised model in training mode, as `estimate` understands the same arguments."""
-    import torch
-    import transformers
+    """A freshly initialised model in training mode, as `estimate` understands the same arguments.
 
-    if isinstance(config, (str, Path, dict)):
-        config = transformers.AutoConfig.for_model(**config_values(config))
-    config = copy.deepcopy(config)
+    Raises:
+        ValueError: transformers has no such model, or none for this task.
+    """
+    import torch
+
+    config = transformers_config(config)
     task = task or default_task(config)
-    auto = {
-        "causal-lm": transformers.AutoModelForCausalLM,
-        "masked-lm": transformers.AutoModelForMaskedLM,
-        "sequence-classification": transformers.AutoModelForSequenceClassification,
-    }[task]
-    if task == "sequence-classification" and config.pad_token_id is None:
+    model_class = _model_class(config, task)
+    if "classification" in task and getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = 0  # decoders look for each row's last token that is not padding
-    model = auto.from_config(
-        config,
-        attn_implementation=attn_implementation.replace("flash_attention_2", "sdpa"),
-        dtype=torch.bfloat16 if precision == "pure-bf16" else torch.float32,
-    )
+    attention = attn_implementation.replace("flash_attention_2", "sdpa")
+    if attention == "sdpa" and not model_class._supports_sdpa:
+        attention = None  # what the model uses by default
+    dtype = torch.bfloat16 if precision == "pure-bf16" else torch.float32
+    model = model_class._from_config(config, attn_implementation=attention, dtype=dtype)
     model.config.use_cache = False  # as Trainer does: keys and values of a training step are not needed again
     if method != "full":
         model = _with_adapters(model, task, lora_rank, lora_target_modules)
     return model.train()
 
 
+def transformers_config(config):
+    """A copy of the config as transformers' own object, from whatever `estimate` accepts."""
+    from transformers import CONFIG_MAPPING
+
+    if not isinstance(config, (str, Path, dict)):
+        return copy.deepcopy(config)
+    values = dict(config_values(config))
+    model_type = values.pop("model_type", None)
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise ValueError(f"transformers has no model_type {model_type!r}")
+    return CONFIG_MAPPING[model_type](**values)
+
+
 def default_task(config) -> str:
     """What a model of this transformers config is for, when nothing else is said."""
     from transformers.models.auto import modeling_auto
 
+    if getattr(config, "is_encoder_decoder", False):
+        return "seq2seq-lm"
     generates = config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     encoder = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "causal-lm" if generates and not encoder else "sequence-classification"
 
 
+def _model_class(config, task: str):
+    from transformers.models.auto import modeling_auto
+
+    mapping = {
+        "causal-lm": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        "masked-lm": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
+        "seq2seq-lm": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        "sequence-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        "token-classification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    }[task]
+    if type(config) not in mapping:
+        raise ValueError(f"transformers has no model of type {config.model_type!r} for task={task!r}")
+    return mapping[type(config)]
+
+
 def _with_adapters(model, task: str, rank: int, targets):
     import peft
 
-    kinds = {"causal-lm": "CAUSAL_LM", "sequence-classification": "SEQ_CLS"}
-    targets = targets or LORA_TARGETS.get(model.config.model_type)
+    kinds = {
+        "causal-lm": "CAUSAL_LM",
+        "seq2seq-lm": "SEQ_2_SEQ_LM",
+        "sequence-classification": "SEQ_CLS",
+        "token-classification": "TOKEN_CLS",
+    }
+    if not targets and model.config.model_type in FAMILIES:
+        targets = FAMILIES[model.config.model_type].lora_targets
     options = peft.LoraConfig(r=rank, target_modules=targets and list(targets), task_type=kinds.get(task))
     return peft.get_peft_model(model, options)
 
@@ -70,8 +103,12 @@ def build_batch(model, per_device_train_batch_size: int, sequence_length: int, p
     shape = per_device_train_batch_size, sequence_length
     ids = torch.ones(shape, dtype=torch.long)
     inner = getattr(model, "get_base_model", lambda: model)()  # inside PEFT's wrapper
-    classifies = "ForSequenceClassification" in type(inner).__name__
-    batch = {"input_ids": ids, "labels": torch.zeros(shape[:1], dtype=torch.long) if classifies else ids.clone()}
+    labels = ids.clone()
+    if "ForSequenceClassification" in type(inner).__name__:
+        labels = torch.zeros(shape[:1], dtype=torch.long)
+    elif "ForTokenClassification" in type(inner).__name__:
+        labels = torch.zeros(shape, dtype=torch.long)
+    batch = {"input_ids": ids, "labels": labels}
     if padded:
         batch["attention_mask"] = torch.ones(shape, dtype=torch.long)
         batch["attention_mask"][-1, -1] = 0

@@ -1,4 +1,4 @@
-"""`estimate`: the peak memory of a training step in closed form. Needs no torch.
+"""The peak memory of a training step in closed form. Needs no torch.
 
 A step has five instants at which its memory can peak, and they do not share the same tensors. To the weights, the
 optimizer's state and the batch, which are always there, they add:
@@ -23,42 +23,26 @@ from helpers.memory.blocks import Blocks, blocks
 from helpers.memory.ends import Ends, ends
 from helpers.memory.operations import Run
 from helpers.memory.optimizers import Trained, optimizer_memory
-from helpers.memory.reading import check_fit, read_config
 from helpers.memory.report import NOT_SEEN, MemoryEstimate
-from helpers.memory.settings import Settings, takes_settings
+from helpers.memory.settings import Settings
 from helpers.memory.sharding import INSTANTS, Static, share
 
 _TOKEN_BYTES = 8  # of a token id, a label or a number of the mask
 
 
-@takes_settings
-def estimate(config, **settings) -> MemoryEstimate:
-    """Predicts the peak memory of a training step in closed form, for one device. Needs no torch.
-
-    Args:
-        config: a known name (`KNOWN_MODELS`), a checkpoint directory, a Hub id, a transformers config or a dict.
-        settings: see `Settings`.
-
-    Raises:
-        ValueError: a setting is nonsense, the model is unknown, or the two do not fit together.
-    """
-    settings = Settings(**settings)
-    a = read_config(config)
-    task = settings.task or ("causal-lm" if a.is_decoder else "sequence-classification")
-    check_fit(a, settings, task)
+def closed_form(a: Architecture, settings: Settings, task: str, notes: tuple[str, ...] = ()) -> MemoryEstimate:
+    """The estimate for a model of one of the known families; `notes` are put before its own."""
     run = Run(a, settings, task)
-    weights, of_blocks, of_ends = weights_of(a, settings, task, run.residual_bytes), blocks(run), ends(run)
+    weights, of_blocks, of_ends = weights_of(a, settings, task, run.weight_bytes), blocks(run), ends(run)
     state, in_step = _optimizer(run, weights)
     static = _static(run, weights, state, of_ends)
     batch = run.tokens * _TOKEN_BYTES * ((2 if run.generates else 1) + run.padded)
-    in_blocks = of_blocks.first + (a.num_hidden_layers - 1) * of_blocks.kept
-    if run.checkpointing:
-        in_blocks = a.num_hidden_layers * of_blocks.input + of_blocks.mask
+    in_blocks = of_blocks.inputs + of_blocks.mask if run.checkpointing else of_blocks.kept
     activations = of_ends.front + of_ends.end + in_blocks
     instants = _instants(run, static, of_blocks, of_ends, activations, in_step)
     fixed = {"weights": static.weights, "optimizer state": static.state, "batch": batch}
     return MemoryEstimate(
-        title=_title(a, settings, task, weights.parameters),
+        title=f"{a.name} ({weights.parameters / 1e6:,.1f} M parameters), {task}, {settings.title}",
         parameters=weights.parameters,
         trainable_parameters=weights.trainable,
         weights=math.ceil(static.weights),
@@ -69,22 +53,22 @@ def estimate(config, **settings) -> MemoryEstimate:
         instants={
             name: {part: math.ceil(size) for part, size in (fixed | instants[name]).items()} for name in INSTANTS
         },
-        notes=(NOT_SEEN,) if run.on_gpu else (),
+        notes=(*notes, NOT_SEEN) if run.on_gpu else notes,
     )
 
 
 def _optimizer(run: Run, weights: Weights) -> tuple[float, float]:
     """Bytes of the optimizer's state, and of its temporaries."""
-    table = run.a.vocab_size, run.a.hidden_size
-    width = run.residual_bytes if run.full else 4  # adapters are trained in fp32
+    table = run.a.vocab_size, run.a.embedding_size
+    width = run.weight_bytes if run.full else 4  # adapters are trained in fp32
     return optimizer_memory(run.settings.optim, Trained(weights.trained_shapes, table, width, run.on_gpu))
 
 
 def _static(run: Run, weights: Weights, state: float, of_ends: Ends) -> Static:
     """Weights, gradients and the optimizer's state, and which of the gradients are there at which instant."""
-    a, groups, r = run.a, run.a.parameter_groups(run.task), run.residual_bytes
+    a, groups, r = run.a, run.a.parameter_groups(run.task), run.weight_bytes
     tied = run.generates and a.tie_word_embeddings
-    table = a.vocab_size * a.hidden_size
+    table = a.vocab_size * a.embedding_size
     made_last = r * (groups["embeddings"] - (table if tied else 0)) if run.full else 0  # of the embeddings
     copies = 1 if run.autocast else 2
     alone = Static(
@@ -110,9 +94,9 @@ def _forward_temporaries(run: Run, of_blocks: Blocks, of_ends: Ends) -> float:
     """Most bytes at the end of the forward pass that are dropped again, where no logits are larger."""
     d, e = run.a.hidden_size, run.activation_bytes
     branch = e * d if run.a.hidden_dropout or not run.a.is_decoder else 0
-    between_blocks = run.tokens * (2 * run.residual + branch) + of_blocks.held
+    between_blocks = run.tokens * (2 * run.residual + branch) + of_blocks.last.held
     between_blocks += of_blocks.mask * (not run.checkpointing)
-    return max(between_blocks, of_blocks.forward - of_blocks.kept - of_ends.end)
+    return max(between_blocks, of_blocks.last.forward - of_blocks.last.kept - of_ends.end)
 
 
 def _instants(
@@ -120,7 +104,7 @@ def _instants(
 ) -> dict[str, dict[str, float]]:
     """What is alive at each instant beside weights, optimizer state and batch."""
     half, checkpointing = "weights in half precision", run.checkpointing
-    all_casts = (run.a.num_hidden_layers - 1) * of_blocks.casts + of_blocks.first_casts + of_ends.casts
+    all_casts, first, last = of_blocks.casts + of_ends.casts, of_blocks.first, of_blocks.last
     instants = {
         "loss": {
             half: of_ends.casts if checkpointing else all_casts,
@@ -128,18 +112,16 @@ def _instants(
             "temporaries": of_ends.logits or _forward_temporaries(run, of_blocks, of_ends),
         },
         "last block": {
-            half: of_blocks.casts if checkpointing else all_casts - of_ends.casts,
+            half: last.casts if checkpointing else all_casts - of_ends.casts,
             "gradients": of_ends.head_gradient,
-            "activations": activations - of_ends.end + of_blocks.recomputed,
-            "temporaries": max(
-                of_blocks.backward - of_blocks.kept, of_ends.end + of_ends.end_flow - of_blocks.recomputed
-            ),
+            "activations": activations - of_ends.end + last.recomputed,
+            "temporaries": max(last.backward - last.kept, of_ends.end + of_ends.end_flow - last.recomputed),
         },
         "first block": {
-            half: of_blocks.first_casts,
+            half: first.casts,
             "gradients": static.gradients_before_first_block,
-            "activations": of_ends.front + of_blocks.first + of_blocks.mask * checkpointing,
-            "temporaries": of_blocks.first_backward - of_blocks.first,
+            "activations": of_ends.front + first.kept + of_blocks.mask * checkpointing,
+            "temporaries": first.backward - first.kept,
         },
         "embeddings": {
             "gradients": static.gradients,
@@ -151,14 +133,3 @@ def _instants(
     for name, parts in instants.items():
         parts["gathered, buckets"] = static.gathered[name]
     return instants
-
-
-def _title(a: Architecture, settings: Settings, task: str, parameters: int) -> str:
-    shape = f"batch {settings.per_device_train_batch_size} x {settings.sequence_length}"
-    title = f"{a.name} ({parameters / 1e6:,.1f} M parameters), {task}, {settings.method}, {shape}"
-    title += f", {settings.precision}, {settings.attn_implementation}, {settings.optim}"
-    if settings.activation_checkpointing:
-        title += ", checkpointing"
-    if settings.num_gpus > 1:
-        title += f", each of {settings.num_gpus} GPUs with {settings.sharding}"
-    return title

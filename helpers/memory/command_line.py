@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from helpers.memory.closed_form import estimate
+from helpers.memory.prediction import estimate
 from helpers.memory.settings import ATTENTION, METHODS, OPTIMIZERS, PRECISIONS, SHARDING, TASKS
 
 

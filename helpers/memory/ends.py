@@ -31,7 +31,7 @@ class Ends:
 def ends(run: Run) -> Ends:
     """What embeddings, final norm, head and loss take."""
     end, end_flow = _after_the_blocks(run)
-    head_gradient = run.a.vocab_size * run.residual if run.generates and run.full else 0
+    head_gradient = run.a.vocab_size * run.a.embedding_size * run.weight_bytes if run.generates and run.full else 0
     return Ends(
         front=run.tokens * _before_the_blocks(run),
         end=run.tokens * end,
@@ -44,21 +44,21 @@ def ends(run: Run) -> Ends:
 
 def _before_the_blocks(run: Run) -> float:
     """Bytes per token: an encoder's norm, and dropout's mask."""
-    d, mean_and_deviation = run.a.hidden_size, 2 * FP32
-    norm = 0 if run.a.is_decoder else run.residual + mean_and_deviation
-    mask = (d if run.on_gpu else run.residual) if run.a.embedding_dropout else 0
+    width, mean_and_deviation = run.a.embedding_size, 2 * FP32
+    norm = 0 if run.a.is_decoder else run.weight_bytes * width + mean_and_deviation
+    mask = (1 if run.on_gpu else run.weight_bytes) * width if run.a.embedding_dropout else 0
     if run.full:
-        return norm + mask
+        return norm + mask + (run.activation_bytes * width if run.a.embeds_narrowly else 0)  # the projection's input
     # Adapters need nothing of it. But checkpointing needs a gradient at each block: PEFT asks the embeddings for one
-    return norm + mask + run.residual * (not run.a.gated) if run.checkpointing else 0
+    return norm + mask + run.residual * (not run.a.family.rms) if run.checkpointing else 0
 
 
 def _after_the_blocks(run: Run) -> tuple[float, float]:
     """Bytes per token that are kept, and in flight in the final norm's backward pass."""
     d, e, stream, fp32 = run.a.hidden_size, run.activation_bytes, run.residual, FP32 * run.a.hidden_size
     read_by_head = d * e if run.full or not run.generates else 0  # if the head is trained
-    if run.a.gated:
-        normalised = stream if run.full else 0
+    if run.a.family.rms:
+        normalised = (fp32 if run.a.family.norm == "rms in fp32" else stream) if run.full else 0
         return fp32 + normalised + FP32 + read_by_head, 4 * fp32 - normalised
     if run.a.is_decoder:
         return stream + 2 * FP32 + read_by_head, 2 * stream
@@ -74,4 +74,5 @@ def _logits(run: Run, head_gradient: int) -> float:
     in_half = run.task == "masked-lm" and run.precision == "pure-bf16"  # causal models widen their logits
     width, e = HALF if in_half else FP32, run.activation_bytes
     logits = run.tokens * run.a.vocab_size  # numbers
-    return max(3 * width * logits, (width + (e if e == HALF else 0)) * logits + head_gradient)
+    capped = e * logits * run.a.logits_softcap  # a tanh's output
+    return capped + max(3 * width * logits, (width + (e if e == HALF else 0)) * logits + head_gradient)

@@ -8,27 +8,32 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from helpers.memory.adapters import targets_fit
-from helpers.memory.architecture import DECODERS, ENCODERS, GATED, Architecture
+from helpers.memory.architecture import FIRST, FULL, SLIDING, Architecture
+from helpers.memory.families import FAMILIES, Family
 from helpers.memory.settings import Settings
 
 LARGEST = 10**9  # of any size in a config
-MOST_LAYERS = 10_000
+MOST_LAYERS = 1000
 
 # Each number of a config and the names that it goes by.
 _NAMES = {
-    "hidden_size": ("hidden_size", "n_embd", "dim"),
-    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads"),
+    "hidden_size": ("hidden_size", "n_embd", "dim", "d_model"),
+    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "vocab_size": ("vocab_size",),
-    "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers"),
+    "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "max_position_embeddings": ("max_position_embeddings", "n_positions"),
-    "intermediate_size": ("intermediate_size", "n_inner", "hidden_dim"),
+    "intermediate_size": ("intermediate_size", "n_inner", "hidden_dim", "d_ff"),
     "num_key_value_heads": ("num_key_value_heads",),
-    "head_dim": ("head_dim",),
+    "head_dim": ("head_dim", "d_kv"),
     "type_vocab_size": ("type_vocab_size",),
-    "attention_dropout": ("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout"),
-    "hidden_dropout": ("resid_pdrop", "hidden_dropout_prob", "dropout"),
-    "embedding_dropout": ("embd_pdrop",),
+    "embedding_size": ("embedding_size",),
+    "attention_dropout": ("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout", "dropout_rate"),
+    "hidden_dropout": ("resid_pdrop", "hidden_dropout_prob", "hidden_dropout", "dropout", "dropout_rate"),
+    "embedding_dropout": ("embd_pdrop", "embedding_dropout"),
 }
+_ACTIVATIONS = ("activation_function", "hidden_act", "hidden_activation", "activation", "dense_act_fn")
+
+_OFF_IF_NULL = ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window")
 
 
 def _known_models() -> dict[str, dict]:
@@ -40,97 +45,174 @@ def _known_models() -> dict[str, dict]:
 KNOWN_MODELS = _known_models()
 
 
+class NoClosedForm(ValueError):
+    """A model that can be trained, but whose memory no formula here describes."""
+
+
 def read_config(config) -> Architecture:
     """Reads the architecture from a known name, a checkpoint directory, a Hub id, a config object or a dict.
 
     A Hub id that is not in `KNOWN_MODELS` downloads its config.json alone, never the weights.
 
     Raises:
-        ValueError: the name is unknown, the model type is not covered, or the numbers do not fit together.
+        NoClosedForm: the model type is not covered.
+        ValueError: the name is unknown, or the numbers do not fit together.
     """
     values = config_values(config)
     name = model_name(config, values)
     model_type = values.get("model_type")
-    if model_type not in DECODERS + ENCODERS:
-        raise ValueError(
-            f"{name}: no closed form for model_type {model_type!r}; trace() works for any architecture, "
-            f"estimate() for {', '.join(DECODERS + ENCODERS)}"
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise NoClosedForm(f"{name}: no closed form for model_type {model_type!r}; there is one for {known}")
+    return _Reader(name, FAMILIES[model_type], values).architecture(model_type)
+
+
+class _Reader:
+    """Reads one config: each of its numbers by any of its names, or what its family means by saying nothing."""
+
+    def __init__(self, name: str, family: Family, values: dict):
+        self.name, self.family, self.values = name, family, values
+
+    def architecture(self, model_type: str) -> Architecture:
+        sizes = self.sizes()
+        window = self.sliding_window(model_type)
+        biases = self.family.biases
+        return Architecture(
+            name=self.name,
+            model_type=model_type,
+            tie_word_embeddings=self.switch("tie_word_embeddings"),
+            attention_bias=self.switch(biases["attention"]),
+            output_bias=self.switch(biases["output"]),
+            mlp_bias=self.switch(biases["mlp"]),
+            norm_bias=self.switch(self.family.norm_bias),
+            unfused_gelu=self.first(*_ACTIVATIONS, default=self.family.defaults.get("activation")) == "gelu_new",
+            num_labels=self.number_of_labels(),
+            parallel=self.family.parallel and self.switch("use_parallel_residual", default=True),
+            layer_kinds=self.layer_kinds(model_type, sizes["num_hidden_layers"], window),
+            sliding_window=window,
+            learned_positions=sizes["max_position_embeddings"] if self.adds_positions() else 0,
+            relative_positions=self.relative_positions() if self.family.disentangled else 0,
+            attention_softcap=self.first("attn_logit_softcapping") is not None,
+            logits_softcap=self.first("final_logit_softcapping") is not None,
+            **sizes,
+            **self.dropouts(),
         )
-    gated = model_type in GATED
-    return Architecture(
-        name=name,
-        model_type=model_type,
-        tie_word_embeddings=bool(_first(values, "tie_word_embeddings", default=not gated)),
-        attention_bias=not gated or model_type == "qwen2" or bool(_first(values, "attention_bias", default=False)),
-        mlp_bias=not gated or bool(_first(values, "mlp_bias", default=False)),
-        unfused_gelu=_unfused_gelu(model_type, values),
-        num_labels=_number_of_labels(name, values),
-        **_sizes(name, model_type, values),
-        **_dropouts(name, values, default=0.0 if gated else 0.1),
-    )
+
+    def first(self, *keys, default=None):
+        """The first of these keys that the config has, or that the family has a default for."""
+        for source in (self.values, self.family.defaults):
+            for key in keys:
+                if source.get(key) is not None or (key in source and key in _OFF_IF_NULL):
+                    return source[key]
+        return default
+
+    def whole(self, key: str, default=None) -> int | None:
+        value = self.first(*_NAMES[key], default=default)
+        return value if value is None else _whole(self.name, key, value)
+
+    def switch(self, key: bool | str, default: bool = False) -> bool:
+        """A switch of the family, or the one that the config has under this key."""
+        return key if isinstance(key, bool) else bool(self.first(key, default=default))
+
+    def sizes(self) -> dict[str, int]:
+        needed = {key: self.whole(key) for key in ("hidden_size", "num_attention_heads", "vocab_size")}
+        if missing := [key for key, value in needed.items() if value is None]:
+            raise ValueError(f"{self.name}: the config lacks {', '.join(missing)}")
+        width, heads, family = needed["hidden_size"], needed["num_attention_heads"], self.family
+        if self.whole("head_dim") is None and width % heads:
+            raise ValueError(f"{self.name}: {heads} attention heads do not divide the width of {width}")
+        kv_heads = self.whole("num_key_value_heads", heads) if family.rms else heads
+        if heads % kv_heads:
+            raise ValueError(f"{self.name}: {kv_heads} key/value heads do not divide {heads} attention heads")
+        return needed | {
+            "num_hidden_layers": self.whole("num_hidden_layers", 12),
+            "max_position_embeddings": self.whole("max_position_embeddings", 512),
+            "type_vocab_size": self.whole("type_vocab_size", family.token_types) if family.norms == "stream" else 0,
+            "intermediate_size": self.whole("intermediate_size", 4 * width),
+            "num_key_value_heads": kv_heads,
+            "head_dim": self.whole("head_dim", width // heads),
+            "embedding_size": self.whole("embedding_size", width) if family.norms == "stream" else width,
+        }
+
+    def adds_positions(self) -> bool:
+        """Whether learned positions are added to the embeddings."""
+        return self.family.positions and self.switch("position_biased_input", default=True)
+
+    def relative_positions(self) -> int:
+        """Rows of the table of relative positions in the layers of DeBERTa-v2 and v3."""
+        kinds = self.first("pos_att_type", default=[])
+        kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
+        both = isinstance(kinds, (list, tuple)) and {"c2p", "p2c"} <= {str(kind).strip() for kind in kinds}
+        shared = self.switch("share_att_key") and self.first("norm_rel_ebd") == "layer_norm"
+        narrow = self.whole("embedding_size") not in (None, self.whole("hidden_size"))
+        if not (self.switch("relative_attention") and both and shared) or self.first("conv_kernel_size") or narrow:
+            raise NoClosedForm(f"{self.name}: no closed form for this variant of DeBERTa")
+        buckets = self.first("position_buckets", default=-1)
+        furthest = self.first("max_relative_positions", default=-1)
+        for rows in (buckets, furthest):
+            if not isinstance(rows, Integral):
+                raise ValueError(f"{self.name}: {rows!r} relative positions; it must be a whole number")
+        if buckets > 0:
+            return 2 * _whole(self.name, "position_buckets", buckets)
+        return 2 * _whole(
+            self.name,
+            "max_relative_positions",
+            furthest if furthest > 0 else self.whole("max_position_embeddings", 512),
+        )
+
+    def dropouts(self) -> dict[str, float]:
+        default = self.family.defaults["dropout"]
+        hidden = self.share("hidden_dropout", default)
+        return {
+            "attention_dropout": self.share("attention_dropout", default),
+            "hidden_dropout": hidden,
+            "embedding_dropout": self.share("embedding_dropout", hidden),
+        }
+
+    def share(self, key: str, default: float) -> float:
+        value = next((self.values[name] for name in _NAMES[key] if self.values.get(name) is not None), default)
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise ValueError(f"{self.name}: {key} is {value!r}; it must be a number from 0 to 1")
+        return value
+
+    def number_of_labels(self) -> int:
+        labels = self.values.get("id2label")
+        if labels is not None and not isinstance(labels, dict):
+            raise ValueError(f"{self.name}: id2label is {labels!r}; it must be a table of numbers and names")
+        count = len(labels) if labels else self.first("num_labels", default=2)
+        return _whole(self.name, "num_labels", count)
+
+    def sliding_window(self, model_type: str) -> int:
+        """Tokens that a layer with a window sees; 0 where all see everything."""
+        if self.family.full_attention_every == 1:
+            return 0
+        if model_type == "modernbert":  # half of it to each side
+            return max(_whole(self.name, "local_attention", self.first("local_attention")) // 2, 1)
+        window = self.first("sliding_window")
+        return 0 if window is None else _whole(self.name, "sliding_window", window)
+
+    def layer_kinds(self, model_type: str, layers: int, window: int) -> tuple[str, ...]:
+        """For each layer its kind, see `Architecture`."""
+        kinds = self.attention_kinds(layers, window)
+        return (FIRST, *kinds[1:]) if model_type == "modernbert" else kinds
+
+    def attention_kinds(self, layers: int, window: int) -> tuple[str, ...]:
+        """For each layer whether it sees everything or a window."""
+        if not window:
+            return (FULL,) * layers
+        types = self.values.get("layer_types")
+        if isinstance(types, (list, tuple)) and len(types) == layers:
+            return tuple(SLIDING if kind == "sliding_attention" else FULL for kind in types)
+        every, first = self.family.full_attention_every, self.family.first_is_full
+        if not every:
+            return (SLIDING,) * layers
+        return tuple(FULL if (layer + (not first)) % every == 0 else SLIDING for layer in range(layers))
 
 
 def model_name(config, values: dict) -> str:
     """What messages call the model: the last part of its name, or its type."""
     name = str(config) if isinstance(config, (str, Path)) else getattr(config, "name_or_path", "")
     return str(name or values.get("model_type") or "model").rstrip("/").rsplit("/")[-1]
-
-
-def _first(values: dict, *keys, default=None):
-    return next((values[key] for key in keys if values.get(key) is not None), default)
-
-
-def _sizes(name: str, model_type: str, values: dict) -> dict[str, int]:
-    def read(key, default=None):
-        value = _first(values, *_NAMES[key], default=default)
-        return value if value is None else _whole(name, key, value)
-
-    needed = {key: read(key) for key in ("hidden_size", "num_attention_heads", "vocab_size")}
-    if missing := [key for key, value in needed.items() if value is None]:
-        raise ValueError(f"{name}: the config lacks {', '.join(missing)}")
-    width, heads, gated = needed["hidden_size"], needed["num_attention_heads"], model_type in GATED
-    if read("head_dim") is None and width % heads:
-        raise ValueError(f"{name}: {heads} attention heads do not divide the width of {width}")
-    kv_heads = read("num_key_value_heads", heads) if gated else heads
-    if heads % kv_heads:
-        raise ValueError(f"{name}: {kv_heads} key/value heads do not divide {heads} attention heads")
-    return needed | {
-        "num_hidden_layers": read("num_hidden_layers", 12),
-        "max_position_embeddings": read("max_position_embeddings", 512),
-        "type_vocab_size": read("type_vocab_size", 2) if model_type in ("bert", "roberta") else 0,
-        "intermediate_size": read("intermediate_size", 4 * width),
-        "num_key_value_heads": kv_heads,
-        "head_dim": read("head_dim", width // heads),
-    }
-
-
-def _dropouts(name: str, values: dict, default: float) -> dict[str, float]:
-    def read(key, default):
-        value = _first(values, *_NAMES[key], default=default)
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise ValueError(f"{name}: {key} is {value!r}; it must be a number from 0 to 1")
-        return value
-
-    hidden = read("hidden_dropout", default)
-    return {
-        "attention_dropout": read("attention_dropout", default),
-        "hidden_dropout": hidden,
-        "embedding_dropout": read("embedding_dropout", hidden),
-    }
-
-
-def _number_of_labels(name: str, values: dict) -> int:
-    labels = values.get("id2label")
-    if labels is not None and not isinstance(labels, dict):
-        raise ValueError(f"{name}: id2label is {labels!r}; it must be a table of numbers and names")
-    return _whole(name, "num_labels", len(labels) if labels else _first(values, "num_labels", default=2))
-
-
-def _unfused_gelu(model_type: str, values: dict) -> bool:
-    """Whether GELU is written out as a tanh, operation by operation, as OpenAI's is."""
-    if model_type == "gpt2":
-        return _first(values, "activation_function", default="gelu_new") == "gelu_new"
-    return _first(values, "hidden_act") == "gelu_new"
 
 
 def _whole(name: str, key: str, value) -> int:
@@ -141,6 +223,21 @@ def _whole(name: str, key: str, value) -> int:
     if value > (most := MOST_LAYERS if key == "num_hidden_layers" else LARGEST):
         raise ValueError(f"{name}: {key} is beyond {most:,}; no model is that large")
     return value
+
+
+def stored_dtype(values: dict) -> str:
+    """The precision that the checkpoint is stored in, as its config says; "" if it does not."""
+    dtype = values.get("dtype") or values.get("torch_dtype") or ""
+    return str(dtype).removeprefix("torch.")
+
+
+def check_any_sizes(name: str, values: dict) -> None:
+    """Raises ValueError for sizes that no model has, whatever they are called: building it would take for ever."""
+    for key, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            continue
+        if value > LARGEST or ("layer" in key and value > MOST_LAYERS):
+            raise ValueError(f"{name}: {key} is {value:.3g}; no model is that large")
 
 
 def config_values(config) -> dict:
@@ -194,9 +291,11 @@ def check_fit(a: Architecture, settings: Settings, task: str | None) -> None:
             f"{a.name}: {a.model_type} is an encoder and does not generate; "
             "use task='masked-lm' or 'sequence-classification'"
         )
+    if task == "seq2seq-lm":
+        raise ValueError(f"{a.name}: {a.model_type} is not a model of encoder and decoder; task='seq2seq-lm' needs one")
     if task == "masked-lm" and a.is_decoder:
         raise ValueError(f"{a.name}: {a.model_type} is a decoder; use task='causal-lm' or 'sequence-classification'")
-    positions = a.max_position_embeddings - (2 if a.model_type == "roberta" else 0)
+    positions = a.max_position_embeddings - (2 if a.model_type in ("roberta", "xlm-roberta") else 0)
     if settings.sequence_length > positions:
         raise ValueError(f"sequence_length {settings.sequence_length} is beyond {a.name}'s {positions} positions")
     targets_fit(a, settings)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from numbers import Integral
 
-TASKS = ("causal-lm", "masked-lm", "sequence-classification")
+TASKS = ("causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification", "token-classification")
 PRECISIONS = ("fp32", "bf16", "fp16", "pure-bf16")
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
 METHODS = ("full", "lora", "qlora")
@@ -56,11 +56,13 @@ class Settings:
     Attributes:
         per_device_train_batch_size: sequences in one forward pass on one device.
         sequence_length: tokens in each sequence, padding included.
-        task: "causal-lm", "masked-lm" or "sequence-classification"; by default a decoder generates and an encoder
-            classifies.
+        task: "causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification" or "token-classification"; by default a
+            decoder generates, an encoder classifies sequences, and a model of both is "seq2seq-lm" (then
+            `sequence_length` is the length of the input and that of the target).
         precision: "fp32"; "bf16" or "fp16" (autocast over fp32 weights, what `TrainingArguments(bf16=True)` does);
             "pure-bf16" (weights, gradients and optimizer state in bf16).
-        attn_implementation: "eager", "sdpa" or "flash_attention_2".
+        attn_implementation: "eager", "sdpa" (where the model has it; else what the model uses by default) or
+            "flash_attention_2".
         activation_checkpointing: keep only each block's input and recompute the rest in the backward pass.
         optim: a name of `TrainingArguments.optim`, see `OPTIMIZERS`.
         method: "full"; "lora"; "qlora" (the base model's linear layers in 4-bit NF4 with double quantisation; the rest
@@ -117,6 +119,17 @@ class Settings:
             raise ValueError("lora_target_modules must be a list of names, such as ['q_proj', 'v_proj']")
         if any(not isinstance(name, str) for name in targets):
             raise ValueError(f"lora_target_modules must be names of linear layers, got {list(targets)!r}")
+
+    @property
+    def title(self) -> str:
+        """The settings in a line."""
+        shape = f"batch {self.per_device_train_batch_size} x {self.sequence_length}"
+        title = f"{self.method}, {shape}, {self.precision}, {self.attn_implementation}, {self.optim}"
+        if self.activation_checkpointing:
+            title += ", checkpointing"
+        if self.num_gpus > 1:
+            title += f", each of {self.num_gpus} GPUs with {self.sharding}"
+        return title
 
     @property
     def full(self) -> bool:
