@@ -145,6 +145,8 @@ def open_jupyterlab(name: str, root: Path, options: list[str]) -> None:
     except ImportError:
         raise SystemExit("JupyterLab is not installed for this Python: see SETUP.md") from None
     first = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{quote(f'{MINE}/{name}')}"]
+    # Versions are pinned, and rooms have no network: JupyterLab asks nobody for news or a newer version.
+    first += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         first.append("--allow-root")
         print("You are root, so every cell will run with root's rights. A normal user is safer.", flush=True)

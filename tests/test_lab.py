@@ -286,6 +286,14 @@ def copied(tmp_path_factory):
     return folder
 
 
+def test_every_path_in_the_lessons_leads_to_the_same_place_from_the_copy(copied):
+    """A lesson may name what is beside it, or above it; its folder's own name would be that of the committed one."""
+    for name in lab.lessons(ROOT):
+        code = ["".join(cell["source"]) for cell in cells(copied / "my-lessons" / name) if cell["cell_type"] == "code"]
+        assert "notebooks" not in "\n".join(code), name
+    assert Path(lab.MINE).name == lab.MINE and " " not in lab.MINE
+
+
 def test_exercises_are_checked_from_copies(copied, tmp_path, capsys):
     """A room's notebooks come from the working copy: untouched, and solved by the solution's cells."""
     lesson = copied / "my-lessons" / "01_concepts.ipynb"
@@ -342,6 +350,7 @@ def test_jupyterlab_opens_the_copy(copied):
             assert all(cell.get("outputs", []) == [] for cell in content["cells"]) and len(content["cells"]) > 50
             with urllib.request.urlopen(f"{address}/?token=secret", timeout=10) as response:
                 assert response.url.split("?")[0] == f"{address}/lab/tree/{lesson}"
+                assert '"news": {"disabled": true}' in response.read().decode()
             there = json.loads(get(f"{address}/api/contents?token=secret"))["content"]
             assert {"helpers", "my-lessons", "notebooks"} <= {entry["name"] for entry in there}  # the course's folder
         finally:
