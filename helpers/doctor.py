@@ -1,11 +1,12 @@
 """What this machine has, what is missing, and which profile suits it: `make doctor`.
 
-Also `python -m helpers.doctor`, or this file alone with any Python 3.8 or newer: it needs nothing installed. The
+Also `python -m helpers.doctor` or `python helpers/doctor.py`, with any Python from 3.8: it needs nothing installed. The
 report is plain text for a bug report; the home directory and the user's name are left out of it.
 
 Exit code 1 when the lessons cannot run as tested: Python is too old, a package that pyproject.toml asks for is missing
-or has another version than constraints.txt says, or torch does not import. Otherwise 0: another version of a package
-that is only a dependency of those, no GPU or no network are reported, not errors.
+or has another version than constraints.txt says, torch does not import, or there is nowhere to save. Otherwise 0: that
+nothing is installed yet, another version of a package that is only a dependency of those, no GPU or no network are
+reported, not errors.
 """
 
 from __future__ import annotations
@@ -16,21 +17,24 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
-import threading
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+if not __package__:  # run as a file: `helpers` is found in the folder above
+    sys.path.insert(0, str(ROOT))
+
+from helpers.hub import Answer, ask_hub, said_offline  # noqa: E402
+from helpers.machine import caches, cannot_write, cores, disk_free, folder_size, matmul_speed, memory, read  # noqa: E402
+
 GROUP = "full-finetuning"
 OLDEST_PYTHON = (3, 11)
-HUB_SECONDS = 2.5  # for everything: name lookup, connection and answer
+INSTALL = "make install-full-finetuning (other ways: SETUP.md)"
 GB = 1e9
 
 # What the profiles ask for, in bytes; tests/test_doctor.py holds them against helpers.memory.
@@ -143,121 +147,6 @@ def compare(tested: dict[str, str], needed: list[str], found: dict[str, str]) ->
     return problems, [text for name, text in texts.items() if name not in needed]
 
 
-def ask_hub(endpoint: str, seconds: float = HUB_SECONDS) -> tuple[bool, str]:
-    """Asks the Hub for a model's entry, within `seconds` whatever the name lookup, proxy or server does."""
-    answer = []
-
-    def ask():
-        started = time.perf_counter()
-        try:
-            url = endpoint.rstrip("/") + "/api/models/openai-community/gpt2"
-            with urllib.request.urlopen(url, timeout=seconds) as response:
-                response.read(1)
-            answer.append((True, f"answers in {time.perf_counter() - started:.1f} s"))
-        except urllib.error.HTTPError as error:
-            answer.append((False, f"answers with an error, HTTP {error.code}"))
-        except Exception as error:  # whatever goes wrong here is a finding
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-            answer.append((False, f"does not answer ({reason})"))
-
-    thread = threading.Thread(target=ask, daemon=True)  # a lookup in progress cannot be stopped, only left behind
-    thread.start()
-    thread.join(seconds)
-    return answer[0] if answer else (False, f"no answer within {seconds} s")
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _cgroup(name: str) -> list[str]:
-    """The values of a cgroup file from this process's group up to the root (version 2), as in a container."""
-    group = next((line[3:] for line in _read("/proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
-    folder = Path("/sys/fs/cgroup") / group.strip("/")
-    values = [_read(place / name) for place in (folder, *folder.parents) if str(place).startswith("/sys/fs/cgroup")]
-    return [value for value in values if value]
-
-
-def memory() -> tuple[float, float, float]:
-    """Total, free and container limit in bytes; 0 for what cannot be found out."""
-    total = free = 0.0
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            total = float(line.split()[1]) * 1024
-        elif line.startswith("MemAvailable:"):
-            free = float(line.split()[1]) * 1024
-    if not total:
-        try:  # macOS, Windows
-            import psutil
-
-            total, free = float(psutil.virtual_memory().total), float(psutil.virtual_memory().available)
-        except ImportError:
-            pass
-    limits = [float(value) for value in _cgroup("memory.max") if value.isdigit()]
-    version_1 = _read("/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    if version_1.isdigit() and float(version_1) < total:
-        limits.append(float(version_1))
-    limit = min(limits, default=0.0)
-    if limit:
-        used = [float(value) for value in _cgroup("memory.current")[:1] if value.isdigit()]
-        free = min(free, limit - sum(used)) if free else limit - sum(used)
-    return total, free, limit
-
-
-def cores() -> tuple[int, float]:
-    """Cores of the machine, and how many this process may use (affinity and container quota)."""
-    every = os.cpu_count() or 1
-    usable = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(every)
-    for quota, period in (value.split() for value in _cgroup("cpu.max")):
-        if quota.isdigit():
-            usable = min(usable, int(quota) / int(period))
-    return every, usable
-
-
-def matmul_speed(torch, dtype, size: int = 512, seconds: float = 0.1) -> float:
-    """Floating-point operations a second of a square matrix product on the CPU, 2 n^3 each; the best of several."""
-    a = torch.ones(size, size, dtype=dtype)
-    best, started = float("inf"), time.perf_counter()
-    while best == float("inf") or time.perf_counter() - started < seconds:
-        before = time.perf_counter()
-        torch.mm(a, a)
-        best = min(best, time.perf_counter() - before)
-    return 2 * size**3 / best
-
-
-def folder_size(folder: Path, seconds: float = 2) -> tuple[float, bool]:
-    """Bytes of all files under a folder, links not followed, and whether the time sufficed to see them all."""
-    total, deadline = 0.0, time.perf_counter() + seconds
-    for place, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_size
-            except OSError:
-                continue
-        if time.perf_counter() > deadline:
-            return total, False
-    return total, True
-
-
-def caches() -> list[Path]:
-    """Where Hugging Face's libraries keep downloads, as its documentation orders the environment variables."""
-    general = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface"
-    home = Path(os.environ.get("HF_HOME") or general).expanduser()
-    places = [home]
-    for variable in ("HF_HUB_CACHE", "HF_DATASETS_CACHE"):
-        place = Path(os.environ.get(variable) or home).expanduser()
-        if not any(place == known or known in place.parents for known in places):
-            places.append(place)
-    return places
-
-
-def _disk_free(folder: Path) -> int:
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
-
-
 def private(text: str) -> str:
     """Takes the home directory and the user's name, where it is part of a path, out of a text."""
     homes = {str(Path.home()), os.path.realpath(Path.home())} - {"/", ""}
@@ -270,7 +159,7 @@ def private(text: str) -> str:
     return re.sub(r"(?<=[\\/])" + re.escape(user) + r"(?![\w.-])", "USER", text)
 
 
-def _import_torch(needed: list[str], found: dict[str, str], problems: list[str]):
+def _import_torch(found: dict[str, str], problems: list[str]):
     if "torch" not in found:
         return None
     gc.disable()  # what the import makes stays: looking for garbage in it, now and at the exit, takes a second
@@ -304,86 +193,146 @@ def _gpu(torch) -> tuple[list[str], float]:
     return [f"{line} ({why})" for line in shown.splitlines()] or ["none"], 0
 
 
-def examine() -> tuple[list[tuple[str, str]], list[str]]:
-    """Looks at everything.
+def _places() -> list[str]:
+    """The places where lessons save and nothing can be saved, one sentence each."""
+    problems = []
+    if reason := cannot_write(ROOT / "notebooks"):
+        problems.append(f"nothing can be saved in this folder, as lessons do ({reason}): copy it to one of your own")
+    for cache in caches():
+        if reason := cannot_write(cache):
+            problems.append(f"nothing can be saved in {cache} ({reason}): set HF_HOME to a folder of your own")
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        problems.append("there is no temporary directory with room: make some, or set TMPDIR to a folder that has it")
+    return problems
 
-    Returns:
-        Rows (title, text) of the report, and the problems.
-    """
-    rows, problems = [], []
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    question = None if offline else ThreadPoolExecutor(1).submit(ask_hub, endpoint)  # asked while we look at the rest
+
+@dataclass
+class Report:
+    """What the doctor found: rows (title, text), problems, and whether the packages are there, and as tested."""
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    installed: bool = True
+    as_tested: bool = True
+
+    def add(self, title: str, text: str) -> None:
+        self.rows.append((title, text))
+
+
+def examine() -> Report:
+    """Looks at everything."""
+    report = Report()
+    question = None if said_offline() else ThreadPoolExecutor(1).submit(ask_hub)  # asked while we look at the rest
     version = platform.python_version()
     if sys.version_info[:2] < OLDEST_PYTHON:
-        problems.append("Python {}.{} or newer is needed, this is {}".format(*OLDEST_PYTHON, version))
+        report.problems.append("Python {}.{} or newer is needed, this is {}".format(*OLDEST_PYTHON, version))
     inside = "in the project's .venv" if Path(sys.prefix).resolve() == ROOT / ".venv" else "not the project's .venv"
-    rows += [("Python", f"{version}, {inside}"), ("System", platform.platform())]
-
-    tested, needed, found = pins(_read(ROOT / "constraints.txt")), [], installed()
-    if (ROOT / "pyproject.toml").exists():
-        needed = required(_read(ROOT / "pyproject.toml"))
-    package_problems, remarks = compare(tested, needed, found)
-    problems += package_problems
-    have = [f"{name} {found[name]}" for name in needed if name in found]
-    rows.append(("Packages", ", ".join(have) if have else "none of the course's packages"))
-    if not tested:
-        rows.append(("", "constraints.txt is not there: versions not compared"))
-    elif remarks:
-        rows.append(("", "dependencies other than tested: " + ", ".join(remarks)))
-    elif not package_problems and needed:
-        rows.append(("", "all as tested"))
-    torch = _import_torch(needed, found, problems)
-
-    every, usable = cores()
-    rows.append(("CPU", f"{every} cores" + (f", {usable:g} of them for this process" if usable < every else "")))
-    if torch is None:
-        rows.append(("bf16", "not measured: needs torch"))
-    else:
-        fp32, bf16 = (matmul_speed(torch, dtype) for dtype in (torch.float32, torch.bfloat16))
-        verdict = "worth using" if bf16 > 1.1 * fp32 else "no gain on this CPU"
-        speeds = f"fp32 {fp32 / GB:.0f}, bf16 {bf16 / GB:.0f} GFLOP/s"
-        rows.append(("bf16", f"matrix product on {torch.get_num_threads()} threads: {speeds}: {verdict}"))
+    report.add("Python", f"{version}, {inside}")
+    report.add("System", platform.platform())
+    report.problems += _places()
+    torch = _packages(report)
+    _processors(report, torch)
 
     total, free, limit = memory()
     text = f"{total / GB:.1f} GB, {free / GB:.1f} GB free" if total else "unknown (needs psutil on this system)"
-    rows.append(("Memory", text + (f", container limit {limit / GB:.1f} GB" if limit else "")))
+    report.add("Memory", text + (f", container limit {limit / GB:.1f} GB" if limit else ""))
     gpus, gpu_memory = _gpu(torch)
-    rows += [("GPU" if i == 0 else "", text) for i, text in enumerate(gpus)]
+    for i, text in enumerate(gpus):
+        report.add("GPU" if i == 0 else "", text)
 
     for i, cache in enumerate(caches()):
         size, complete = folder_size(cache)
         text = f"{'' if complete else 'more than '}{size / GB:.2f} GB in {cache}"
-        rows.append(("HF cache" if i == 0 else "", text if cache.exists() else f"nothing yet at {cache}"))
-    disk, cache_disk = _disk_free(ROOT), min(map(_disk_free, caches()))
-    rows.append(("Disk", f"{disk / GB:.0f} GB free here, {cache_disk / GB:.0f} GB at the cache"))
+        report.add("HF cache" if i == 0 else "", text if cache.exists() else f"nothing yet at {cache}")
+    disk, cache_disk = disk_free(ROOT), min(map(disk_free, caches()))
+    report.add("Disk", f"{disk / GB:.0f} GB free here, {cache_disk / GB:.0f} GB at the cache")
 
-    hub, text = question.result() if question else (False, "not asked: HF_HUB_OFFLINE is set")
-    rows.append(("Hub", text + (" (as HF_ENDPOINT says)" if "HF_ENDPOINT" in os.environ else "")))
-
+    hub, text = hub_line(question.result() if question else None)
+    report.add("Hub", text + (" (as HF_ENDPOINT says)" if os.environ.get("HF_ENDPOINT") else ""))
     name, reason = recommend(gpu_memory=gpu_memory, memory=free, disk=cache_disk, hub=hub)
     chosen = os.environ.get("FINETUNING_PROFILE")
-    rows.append(("Profile", f"{name}: {reason}" + (f" (FINETUNING_PROFILE says {chosen})" if chosen else "")))
-    return rows, problems
+    report.add("Profile", f"{name}: {reason}" + (f" (FINETUNING_PROFILE says {chosen})" if chosen else ""))
+    return report
+
+
+def hub_line(answer: Answer | None) -> tuple[bool, str]:
+    """Whether the Hub can be used, and the words for it."""
+    if answer is None:
+        return False, "not asked: HF_HUB_OFFLINE is set"
+    if answer.reason:
+        return False, f"does not answer ({answer.reason})"
+    return True, f"answers in {answer.seconds:.1f} s"
+
+
+def _packages(report: Report):
+    """Compares the packages with those that were tested; returns torch, or None without it."""
+    tested, needed, found = pins(read(ROOT / "constraints.txt")), [], installed()
+    if (ROOT / "pyproject.toml").exists():
+        needed = required(read(ROOT / "pyproject.toml"))
+    have = [f"{name} {found[name]}" for name in needed if name in found]
+    report.installed = not needed or len(have) > len(needed) / 2
+    if not report.installed:  # what else is here is not what the lessons will use
+        report.add("Packages", f"not installed yet: {INSTALL}")
+        return None
+    problems, remarks = compare(tested, needed, found)
+    report.add("Packages", ", ".join(have) if have else "none of the course's packages")
+    if not tested:
+        report.add("", "constraints.txt is not there: versions not compared")
+    elif remarks:
+        report.add("", "dependencies other than tested: " + ", ".join(remarks))
+    elif not problems and needed:
+        report.add("", "all as tested")
+    torch = _import_torch(found, problems)
+    report.as_tested = not problems
+    report.problems += problems
+    return torch
+
+
+def _processors(report: Report, torch) -> None:
+    every, usable = cores()
+    report.add("CPU", f"{every} cores" + (f", {usable:g} of them for this process" if usable < every else ""))
+    if torch is None:
+        report.add("bf16", "not measured: needs torch")
+        return
+    fp32, bf16 = (matmul_speed(torch, dtype) for dtype in (torch.float32, torch.bfloat16))
+    verdict = "worth using" if bf16 > 1.1 * fp32 else "no gain on this CPU"
+    speeds = f"fp32 {fp32 / GB:.0f}, bf16 {bf16 / GB:.0f} GFLOP/s"
+    report.add("bf16", f"matrix product on {torch.get_num_threads()} threads: {speeds}: {verdict}")
 
 
 def main() -> int:
     """Prints the report; returns 1 when the lessons cannot run as tested, else 0."""
-    rows, problems = examine()
+    report = examine()
     lines = ["Every Parameter, doctor", ""]
-    for title, text in rows:
+    for title, text in report.rows:
         lines += textwrap.wrap(
             text, 100, initial_indent=f"{title:<10}", subsequent_indent=" " * 10, break_on_hyphens=False
         )
     lines.append("")
-    if problems:
-        for text in problems:
-            lines += textwrap.wrap(f"Problem: {text}", 100, subsequent_indent=" " * 10, break_on_hyphens=False)
-        lines.append("To mend it: make install-full-finetuning (other ways: SETUP.md)")
-    else:
+    for text in report.problems:
+        lines += textwrap.wrap(f"Problem: {text}", 100, subsequent_indent=" " * 10, break_on_hyphens=False)
+    if not report.installed:
+        lines.append(f"Not installed yet: {INSTALL}")
+    elif not report.as_tested:
+        lines.append(f"To mend the packages: {INSTALL}")
+    elif not report.problems:
         lines.append("No problem found.")
-    print(private("\n".join(lines)))
-    return 1 if problems else 0
+    return _say(private("\n".join(lines))) or int(bool(report.problems))
+
+
+def _say(text: str) -> int:
+    """Prints a text whatever the console can show; returns 1 if there is no room for it."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        print(text, flush=True)
+    except OSError as error:  # a file on a full disk, or a pipe that is closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says it again when it ends
+        print(f"doctor: the report could not be written: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -104,9 +104,10 @@ def _reason(chain: list, what: str, cache: str) -> str:
         if getattr(response, "status_code", None):
             return _reason_of_answer(response, type(error).__name__, what)
     if kinds & {"TooManyRedirects", "FileMetadataError"}:
+        does = "sends every question on" if "TooManyRedirects" in kinds else "says nothing that the Hub says of a file"
         return (
-            f"{what} cannot be loaded: something answers at {endpoint()} that is not the Hub, and sends on to other "
-            "pages. If this network has a login page, log in with a browser"
+            f"{what} cannot be loaded: something answers at {endpoint()} that is not the Hub, it {does}; if this "
+            "network has a login page, log in with a browser; if HF_ENDPOINT is set, correct it"
         )
     texts = " ".join(str(error) for error in chain)
     if "DatasetNotFoundError" in kinds:  # datasets hides the Hub's own answer

@@ -14,9 +14,11 @@ inherits from and only what differs:
 """
 
 import difflib
+import json
 import math
 import os
 import tomllib
+import warnings
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -84,7 +86,7 @@ class Classification(Task):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PairClassification(Classification):
-    """MRPC: `metric` is what `evaluate.load` takes. The Hub's `glue` metric is pinned by evaluate's own version."""
+    """MRPC: `metric` is what `evaluate.load` takes. A metric is a program, so only ours in data/metrics are run."""
 
     metric: str
 
@@ -141,6 +143,11 @@ class Profile:
             if place and Path(place).is_absolute() and not Path(place).exists():
                 todo = "run `make data`" if place.startswith(str(ROOT / "data")) else "correct the path"
                 raise ProfileError(f"profile {self.name}, [{name}] {key}: {place} does not exist; {todo}")
+        if _has_program(self.tables[name].checkpoint):
+            raise ProfileError(
+                f"profile {self.name}, [{name}] checkpoint: {self.tables[name].checkpoint} wants to run program code "
+                "of its own (auto_map in its config.json), and a profile runs none but the course's: choose another"
+            )
         if self.no_hub and (missing := _not_cached(self.tables[name])):
             raise ProfileError(
                 f"profile {self.name}, [{name}]: {self.no_hub}, and the cache in {cache_folder()} lacks "
@@ -186,6 +193,10 @@ def load_profile(name: str | os.PathLike | None = None) -> Profile:
             inheritance; on use of a table, a path that does not exist, or without the Hub an id that is not cached.
     """
     keep_freed_memory()
+    if Path.cwd().is_relative_to(ROOT) and not os.access(".", os.W_OK):
+        warnings.warn(
+            f"nothing can be saved in {Path.cwd()}, as lessons do: copy the course to another place", stacklevel=2
+        )
     wanted = name or os.environ.get("FINETUNING_PROFILE") or "reduced"
     top, tables = {}, {table: {} for table in TABLES}
     for layer in reversed(_layers(wanted)):
@@ -272,11 +283,21 @@ def _value(key: str, value, types: dict, where: str, folder: Path):
             raise ProfileError(f"{where} {key}: expected {limit}, got {value}")
     if key in PLACES:
         path = Path(value).expanduser()
+        place = ""
         if value.startswith("data/"):
-            return str(ROOT / value)
-        if path.is_absolute() or value.startswith(("./", "../")):
-            return str((folder / path).resolve())
-        if key != "metric" and value.count("/") != 1:
+            place = str(ROOT / value)
+        elif path.is_absolute() or value.startswith(("./", "../")):
+            place = str((folder / path).resolve())
+        if key == "metric":
+            metrics = ROOT / "data" / "metrics"
+            if not place or metrics not in Path(place).resolve().parents:
+                raise ProfileError(
+                    f"{where} metric: expected a folder in data/metrics, got {value!r}; a metric is a program, and a "
+                    "profile runs none but those of the course"
+                )
+        if place:
+            return place
+        if value.count("/") != 1:
             hint = "expected a Hub id such as stanfordnlp/imdb, or a path that starts with data/, ./, ../ or /"
             raise ProfileError(f"{where} {key}: {hint}; got {value!r}")
     return value
@@ -293,10 +314,18 @@ def _hub_ids(task: Task) -> list[str]:
     return [place for key in PLACES if (place := getattr(task, key, None)) and not Path(place).is_absolute()]
 
 
+def _has_program(checkpoint: str) -> bool:
+    """Whether a checkpoint in a folder names program code for the library to run, which would ask or do it."""
+    try:
+        config = json.loads((Path(checkpoint) / "config.json").read_bytes())
+    except (OSError, ValueError):  # from_pretrained will say it
+        return False
+    return isinstance(config, dict) and "auto_map" in config
+
+
 def _not_cached(task: Task) -> list[str]:
     """What a task names on the Hub and the cache does not hold, in words."""
     data = Path(os.environ.get("HF_DATASETS_CACHE") or cache_folder() / "datasets").expanduser()
-    modules = Path(os.environ.get("HF_MODULES_CACHE") or cache_folder() / "modules").expanduser()
     ids, missing = _hub_ids(task), []
     if task.dataset in ids:  # load_dataset offline reads only what it has prepared once
         plain = _letters(task.dataset)
@@ -309,9 +338,6 @@ def _not_cached(task: Task) -> list[str]:
         tokens = [cached(task.checkpoint, file, task.checkpoint_revision or "") for file in TOKENIZER]
         if not files[0] or not any(tokens) or not (isinstance(task, Pretraining) or any(files[1:])):
             missing.append(f"checkpoint {task.checkpoint}, revision {_show(task.checkpoint_revision)}")
-    metric = getattr(task, "metric", None)
-    if metric in ids and not any(modules.glob(f"evaluate_modules/metrics/evaluate-metric--{metric}/*/{metric}.py")):
-        missing.append(f"metric {metric}")
     return missing
 
 

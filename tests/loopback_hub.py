@@ -6,8 +6,8 @@
         hub.asked                               # every request, in order
 
 or, for a terminal, `python tests/loopback_hub.py` (it prints the address and serves until Ctrl-C). It knows what the
-libraries ask for: files under /{id}/resolve/{revision}/ (also below /datasets/ and /spaces/), whole or in ranges, and
-/api/{models,datasets,spaces}/{id} with /revision/, /tree/ and /paths-info/. What it does not know gets 404 with
+libraries ask for: files under /{id}/resolve/{revision}/ (also below /datasets/), whole or in ranges, and
+/api/{models,datasets}/{id} with /revision/, /tree/ and /paths-info/. What it does not know gets 404 with
 the Hub's X-Error-Code. For the tests of broken networks, `fault` decides for each request what goes wrong.
 """
 
@@ -36,16 +36,15 @@ FOLDERS = {
     ("models", "google-bert/bert-base-cased"): "data/models/bert",
     ("models", "distilbert/distilbert-base-cased"): "data/models/distilbert",
     ("models", "distilbert/distilbert-base-uncased"): "data/models/distilbert",
-    ("spaces", "evaluate-metric/glue"): "data/metrics/glue",  # where evaluate.load("glue") looks
 }
 LARGE = (".safetensors", ".bin", ".parquet", ".h5")
-RESOLVE = re.compile(r"/(?:(datasets|spaces)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-API = re.compile(r"/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
+RESOLVE = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: what it was for, and what the answer was. `kind` is models, datasets, spaces or empty."""
+    """One request: what it was for, and what the answer was. `kind` is models, datasets or empty."""
 
     method: str
     kind: str
@@ -94,7 +93,7 @@ def revisions() -> dict[tuple[str, str], str]:
                                         ("models", "checkpoint", "checkpoint_revision")):  # fmt: skip
                 if revision in table:
                     found[kind, table[key]] = table[revision]
-    return found | {("spaces", "evaluate-metric/glue"): "0" * 40}  # not pinned: a made-up commit
+    return found
 
 
 class Hub:

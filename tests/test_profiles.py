@@ -282,6 +282,49 @@ def test_inheritance_must_be_named_known_and_acyclic(write):
     assert "me.toml -> me.toml" in message(write('inherits = "me.toml"\n', "me.toml"))
 
 
+@pytest.mark.parametrize(
+    "metric", ["./evil", "glue", "someone/evil", "data/metrics/../../evil", "data/metrics", "/tmp"]
+)
+def test_a_profile_runs_no_metric_but_ours(write, metric):
+    """A metric is a program: `evaluate.load` imports what it finds there."""
+    text = message(write(f'inherits = "reduced"\n[mrpc]\nmetric = "{metric}"\n'))
+    assert "mine.toml, [mrpc] metric: expected a folder in data/metrics" in text and metric in text
+    assert load_profile(write('inherits = "full"\n[mrpc]\nmetric = "data/metrics/glue"\n')).mrpc.metric
+
+
+def test_a_metric_that_is_a_link_out_of_the_folder_is_refused(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(profiles, "ROOT", tmp_path)
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "data" / "metrics").mkdir(parents=True)
+    try:
+        (tmp_path / "data" / "metrics" / "glue").symlink_to(tmp_path / "evil")
+    except OSError:
+        pytest.skip("no links on this system")
+    assert "expected a folder in data/metrics" in message("reduced")
+
+
+def test_a_checkpoint_that_brings_a_program_is_refused(write, tmp_path):
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "evil" / "config.json").write_text('{"model_type": "gpt2", "auto_map": {"AutoModel": "evil.Model"}}')
+    mine = load_profile(write('inherits = "reduced"\n[imdb]\ncheckpoint = "./evil"\n'))
+    with pytest.raises(ProfileError, match=r"\[imdb\] checkpoint: .*evil wants to run program code of its own"):
+        mine.imdb  # noqa: B018
+    assert mine.mrpc
+
+
+def test_every_letter_may_stand_in_a_description(write):
+    for encoding in ("utf-8", "utf-8-sig"):
+        mine = load_profile(write('inherits = "reduced"\ndescription = "Kurs 🎓 für Ωmega"\n'.encode(encoding)))
+        assert mine.description == "Kurs 🎓 für Ωmega" and "🎓" in repr(mine)
+
+
+def test_a_course_where_nothing_can_be_saved_is_named(monkeypatch):
+    monkeypatch.chdir(profiles.ROOT / "notebooks")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.warns(UserWarning, match="nothing can be saved in .*notebooks, as lessons do: copy the course"):
+        load_profile("reduced")
+
+
 def test_profile_is_read_only():
     profile = load_profile("full")
     with pytest.raises(dataclasses.FrozenInstanceError):
