@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:  # run as a file: `helpers` is found in the folder above
-    sys.path.insert(0, str(ROOT))
+if __name__ == "__main__" and not __package__:  # run as a file, which does not find `helpers`
+    sys.exit(subprocess.call([sys.executable, "-m", "helpers.doctor"], cwd=str(ROOT)))
 
 from helpers.hub import Answer, ask_hub, said_offline  # noqa: E402
 from helpers.machine import caches, cannot_write, cores, disk_free, folder_size, matmul_speed, memory, read  # noqa: E402

@@ -100,15 +100,16 @@ NETWORKS = {
     "config is a web page": Network(
         files("config.json", content=PAGE), "", "config.json is a web page; delete", None, "config.json is a web page"
     ),
-    "config is sent as a web page": Network(
-        files("config.json", "GET", page=PAGE), "", NOT_THE_HUB, None, NOT_THE_HUB
-    ),
+    "config is sent as a web page": Network(files("config.json", "GET", page=PAGE), "", NOT_THE_HUB, None, NOT_THE_HUB),
     "Parquet is a web page": Network(
         files(".parquet", content=PAGE), "", None, "parquet is a web page; delete", "parquet is a web page"
     ),
     "401": Network(always(status=401), "", NOT_SHOWN.format(""), NOT_SHOWN.format(""), NOT_SHOWN.format("")),
     "gated": Network(
-        always(status=403, code="GatedRepo"), "", "wants its terms accepted", "wants its terms accepted",
+        always(status=403, code="GatedRepo"),
+        "",
+        "wants its terms accepted",
+        "wants its terms accepted",
         "wants its terms accepted",
     ),
     "403": Network(always(status=403), "", REFUSED, REFUSED, REFUSED),
@@ -122,7 +123,7 @@ NETWORKS = {
         "has no file model.safetensors",
     ),
     "no such revision": Network(always(status=404, code="RevisionNotFound"), "", *["has no revision"] * 3),
-}  # fmt: skip
+}
 
 
 def main() -> None:

@@ -152,8 +152,10 @@ def test_a_whole_bundle_is_installed_twice_alike(small, capsys):
     for _ in range(2):
         assert install(small, capsys)[0] == 0
         assert sorted(path.name for path in (course / "classroom").iterdir()) == [
-            classroom_bundle.INSTALLED, "classroom.toml", "weights",
-        ]  # fmt: skip
+            classroom_bundle.INSTALLED,
+            "classroom.toml",
+            "weights",
+        ]
         assert sorted(path.name for path in course.iterdir()) == ["README.md", "classroom"]
 
 
@@ -210,9 +212,23 @@ def test_a_list_that_is_no_text_is_refused(small, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["../thesis.txt", "hub/../../thesis.txt", "{}/thesis.txt", "hub/./weights", "hub//weights", "./hub/weights",
-             "thesis.txt", "outside/x", "hub\\weights", "C:/thesis.txt", "hub", "hub/a\x1b[31m", ".."],
-)  # fmt: skip
+    "name",
+    [
+        "../thesis.txt",
+        "hub/../../thesis.txt",
+        "{}/thesis.txt",
+        "hub/./weights",
+        "hub//weights",
+        "./hub/weights",
+        "thesis.txt",
+        "outside/x",
+        "hub\\weights",
+        "C:/thesis.txt",
+        "hub",
+        "hub/a\x1b[31m",
+        "..",
+    ],
+)
 def test_a_list_that_names_what_is_not_inside_the_bundle_is_refused(small, capsys, name):
     name = name.format(small.parent.as_posix())
     digests = read_list(small / CHECKSUMS) | {name: digest(small.parent / "thesis.txt")}
@@ -232,8 +248,11 @@ def test_links_are_not_followed(small, capsys):
     write_list(small, "hub/classroom.toml", "hub/weights")
     assert install(small, capsys)[0] == 0  # the links are there, and no checksum names them
     assert set(snapshot(small.parent / "course")) == {
-        "README.md", "classroom/classroom.toml", "classroom/weights", f"classroom/{classroom_bundle.INSTALLED}",
-    }  # fmt: skip
+        "README.md",
+        "classroom/classroom.toml",
+        "classroom/weights",
+        f"classroom/{classroom_bundle.INSTALLED}",
+    }
 
 
 def test_files_that_no_checksum_names_do_not_go_along(small, capsys):
@@ -307,8 +326,11 @@ def test_a_bundle_names_each_of_its_files(repository, capsys):
     assert make(bundle) == 0
     assert set(every_file(bundle)) == {*read_list(bundle / CHECKSUMS), CHECKSUMS}
     assert set(read_list(bundle / CHECKSUMS)) == {
-        "BUNDLE.txt", "course/README.md", "course/notes/a b.txt", "hub/classroom.toml",
-    }  # fmt: skip
+        "BUNDLE.txt",
+        "course/README.md",
+        "course/notes/a b.txt",
+        "hub/classroom.toml",
+    }
     assert tomllib.loads((bundle / "hub" / "classroom.toml").read_text("utf-8"))["description"].startswith("Kurs 🎓,")
     before = snapshot(bundle)
     assert make(bundle) == 0
@@ -412,8 +434,15 @@ def test_what_the_hub_states_is_what_counts(tmp_path):
 
 def test_of_a_repository_only_what_is_needed_is_taken():
     laptop = load_profile_quietly("laptop").tables
-    model = ["config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5", "onnx/config.json", "vocab.txt",
-             "README.md"]  # fmt: skip
+    model = [
+        "config.json",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "onnx/config.json",
+        "vocab.txt",
+        "README.md",
+    ]
     chosen = bundle_making.wanted_files("model", laptop["imdb"], dict.fromkeys(model, 1))
     assert sorted(chosen) == ["README.md", "config.json", "model.safetensors", "vocab.txt"]
     chosen = bundle_making.wanted_files("model", laptop["imdb"], {"config.json": 1, "pytorch_model.bin": 1})

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_doctor(*options, **environment):
-    command = [sys.executable, *options, str(ROOT / "helpers" / "doctor.py")]
+    command = [sys.executable, *options, "-m", "helpers.doctor"]
     settings = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=settings, cwd=ROOT, timeout=60)
 
@@ -202,8 +202,8 @@ def test_the_whole_report_with_a_hanging_hub(silent_server):
 
 
 def test_without_any_package():
-    """`-I -S` leaves the standard library alone: torch and everything else are missing. That is no error of `make`."""
-    outcome = run_doctor("-I", "-S")
+    """`-E -s -S` leaves the standard library alone: nothing else is there. That is no error of `make`."""
+    outcome = run_doctor("-E", "-s", "-S")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert outcome.stderr == ""
     assert "Packages  not installed yet: make install-full-finetuning" in outcome.stdout
@@ -211,6 +211,12 @@ def test_without_any_package():
     assert "Profile   reduced" in outcome.stdout
     assert "Not installed yet: make install-full-finetuning" in outcome.stdout.splitlines()[-1]
     assert "Problem" not in outcome.stdout and "other version" not in outcome.stdout
+
+
+def test_it_runs_as_a_file_from_anywhere(tmp_path):
+    command = [sys.executable, "-S", str(ROOT / "helpers" / "doctor.py")]
+    outcome = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert outcome.stdout.startswith("Every Parameter, doctor") and outcome.stderr == ""
 
 
 def test_a_missing_package_is_a_problem_and_a_foreign_python_is_not_installed_yet(monkeypatch):
@@ -237,7 +243,7 @@ def test_an_nvidia_gpu_that_torch_cannot_use_is_shown(tmp_path):
     command = tmp_path / "nvidia-smi"
     command.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB'\n")
     command.chmod(0o755)
-    outcome = run_doctor("-I", "-S", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    outcome = run_doctor("-E", "-s", "-S", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert "GPU       NVIDIA L4, 23034 MiB (torch is missing)" in outcome.stdout
 
 
@@ -264,9 +270,9 @@ def test_a_folder_where_nothing_can_be_saved_is_a_problem(monkeypatch, tmp_path)
 def test_a_report_that_cannot_be_written_is_one_line(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full on this system")
-    command = [sys.executable, "-I", "-S", str(ROOT / "helpers" / "doctor.py")]
+    command = [sys.executable, "-E", "-s", "-S", "-m", "helpers.doctor"]
     with open("/dev/full", "w") as full:
-        outcome = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        outcome = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60)
     assert outcome.returncode == 1
     assert outcome.stderr == "doctor: the report could not be written: No space left on device\n"
 

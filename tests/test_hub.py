@@ -93,9 +93,14 @@ def test_without_the_hub_it_is_known_in_time_what_is_missing(not_there, clean_en
         profile.mrpc  # noqa: B018
     said = str(caught.value)
     assert f"profile laptop, [mrpc]: the Hub cannot be reached ({not_there}: " in said
-    for part in ("data set nyu-mll/glue, config mrpc, revision bcdcba79d07b", str(tmp_path / "cache"),
-                 "checkpoint distilbert/distilbert-base-uncased, revision 12040accade4",
-                 'load_profile("reduced")', "classroom bundle", "SETUP.md"):  # fmt: skip
+    for part in (
+        "data set nyu-mll/glue, config mrpc, revision bcdcba79d07b",
+        str(tmp_path / "cache"),
+        "checkpoint distilbert/distilbert-base-uncased, revision 12040accade4",
+        'load_profile("reduced")',
+        "classroom bundle",
+        "SETUP.md",
+    ):
         assert part in said
     assert load_profile("reduced").mrpc  # needs nothing of it
 
@@ -194,8 +199,11 @@ def test_what_is_not_the_hubs_fault_is_not_blamed_on_it(tmp_path):
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     for error, what, said in (
-        (chain(OfflineModeIsEnabled("x"), LocalEntryNotFoundError("y"), OSError("couldn't connect")), "me/mine",
-         "me/mine is not in the cache of this machine .*SETUP.md"),
+        (
+            chain(OfflineModeIsEnabled("x"), LocalEntryNotFoundError("y"), OSError("couldn't connect")),
+            "me/mine",
+            "me/mine is not in the cache of this machine .*SETUP.md",
+        ),
         (OSError("no such"), "./nowhere", "./nowhere does not exist: correct the path"),
         (OSError(28, "No space left on device"), "me/mine", "the disk is full; make room, or set HF_HOME"),
         (PermissionError(13, "Permission denied", "/hub/x"), "me/mine", "/hub/x may not be read or written"),
@@ -205,7 +213,7 @@ def test_what_is_not_the_hubs_fault_is_not_blamed_on_it(tmp_path):
         (RuntimeError("size mismatch for a.weight"), "me/mine", "the weights of me/mine do not fit its config.json"),
         (ValueError("BuilderConfig 'x' not found.\nAvailable: ['a']"), "me/mine", "x' not found. Available: ..a"),
         (KeyError(), "me/mine", "cannot be loaded: KeyError"),
-    ):  # fmt: skip
+    ):
         sentence = explain(error, what)
         assert re.search(said, sentence) and "\n" not in sentence, sentence
 
@@ -243,13 +251,18 @@ ENTRY_POINTS = {
     "notebook": ["-c", "from helpers.profiles import load_profile\nload_profile('full').concepts"],
     "mrpc_accelerate": ["scripts/mrpc_accelerate.py", "--profile", "laptop", "--output_dir", "{out}"],
     "mrpc_accelerate launches": [
-        "scripts/mrpc_accelerate.py", "--profile", "laptop", "--output_dir", "{out}",
-        "--config_file", "scripts/launch/ddp_cpu.yaml",
+        "scripts/mrpc_accelerate.py",
+        "--profile",
+        "laptop",
+        "--output_dir",
+        "{out}",
+        "--config_file",
+        "scripts/launch/ddp_cpu.yaml",
     ],
     "pretrain_gpt2": ["scripts/pretrain_gpt2.py", "--profile", "laptop", "--output-dir", "{out}"],
     "memory": ["-m", "helpers.memory", "someone/model", "--batch-size", "1", "--sequence-length", "8"],
     "doctor": ["-m", "helpers.doctor"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("not_there", ["silent"], indirect=True)  # the slowest of the ways
@@ -276,14 +289,20 @@ def test_first_useful_message_of_every_entry_point(not_there, tmp_path):
 ORIGINALS = {
     "stanfordnlp/imdb": {"text": None, "label": ["neg", "pos"]},
     "nyu-mll/glue": {
-        "sentence1": None, "sentence2": None, "label": ["not_equivalent", "equivalent"], "idx": None,
+        "sentence1": None,
+        "sentence2": None,
+        "label": ["not_equivalent", "equivalent"],
+        "idx": None,
     },
     "Skylion007/openwebtext": {"text": None},
     "lhoestq/conll2003": {
-        "id": None, "tokens": None, "pos_tags": None, "chunk_tags": None,
+        "id": None,
+        "tokens": None,
+        "pos_tags": None,
+        "chunk_tags": None,
         "ner_tags": ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"],
     },
-}  # fmt: skip
+}
 
 # The calls of the lessons, for every table of a profile.
 LOADS = """
@@ -434,8 +453,11 @@ def test_what_the_hub_does_not_have_gets_its_error_code():
         assert answer(f"/datasets/stanfordnlp/imdb/resolve/{revision}/no.txt") == (404, "EntryNotFound")
         assert answer(f"/datasets/stanfordnlp/imdb/resolve/{'1' * 40}/README.md") == (404, "RevisionNotFound")
         assert answer(f"/api/datasets/stanfordnlp/imdb/revision/{'1' * 40}") == (404, "RevisionNotFound")
-        for path in ("/imdb/resolve/main/README.md", "/datasets/standfordnlp/imdb/resolve/main/README.md",
-                     "/api/models/stanfordnlp/imdb"):  # fmt: skip
+        for path in (
+            "/imdb/resolve/main/README.md",
+            "/datasets/standfordnlp/imdb/resolve/main/README.md",
+            "/api/models/stanfordnlp/imdb",
+        ):
             assert answer(path)[1] in ("RepoNotFound", "EntryNotFound")
 
 
