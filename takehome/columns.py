@@ -273,7 +273,8 @@ def choose_label(path, raw: Raw, text_column: str, wanted: Wanted, remarks: list
         return name
     if len(raw.columns) == 1:
         raise InputError(
-            f"{path}: one column only ({text_column!r}) and so no labels; separate text and label by a comma or tab"
+            f"{path}: one column only ({text_column!r}) and so no labels; separate text and label by a comma or "
+            "tab, and delete lines above the header"
         )
     raise InputError(
         f"{path}: no column holds labels, a few values that repeat (columns: {listed(raw.columns)}); "

@@ -30,8 +30,18 @@ class Known:
     usual: str = ""
 
 
-WESTERN = ("äöüß", "àâæçéèêëîïôœùûüÿ", "áéíñóúü", "àáâãçéêíóôõú", "àèéìíîòóù", "áéèêëïíóöü", "åäöé", "æøåé",
-           "áéíóúýðþæö", "àçèéíïòóúü")  # fmt: skip
+WESTERN = (
+    "äöüß",
+    "àâæçéèêëîïôœùûüÿ",
+    "áéíñóúü",
+    "àáâãçéêíóôõú",
+    "àèéìíîòóù",
+    "áéèêëïíóöü",
+    "åäöé",
+    "æøåé",
+    "áéíóúýðþæö",
+    "àçèéíïòóúü",
+)
 CENTRAL = ("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "čćđšž", "âăîşţ")
 CYRILLIC = ("а-яё", "а-щьюяіїєґ", "а-яіўё", "а-шђјљњћџ", "а-шјљњџѓќѕ")
 KANA = ("ぁ-ゖァ-ヺー々一-龥",)
@@ -103,8 +113,10 @@ def find_encoding(path: Path, told: str | None, remarks: list[str]) -> Encoding:
     """
     if told:
         try:
-            b"".decode(told)
-        except (LookupError, UnicodeError) as error:
+            b" ".decode(told)
+        except UnicodeError:
+            pass  # there is such an encoding, in which a space is not enough
+        except (LookupError, ValueError) as error:
             said = f"--encoding {told}: no such encoding; for instance utf-8, cp1252, cp1251, gb18030 or shift_jis"
             raise InputError(said) from error
         return Encoding("utf-8-sig" if re.sub(r"[-_ ]", "", told.lower()) == "utf8" else told)
@@ -211,8 +223,11 @@ def _proposals(sample: bytes) -> list[str]:
     if not good:
         return []
     best = good[0][1]  # in the library's order
-    return [name for name, match in good
-            if match.chaos - best.chaos < CLOSE[0] and best.coherence - match.coherence < CLOSE[1]]  # fmt: skip
+    return [
+        name
+        for name, match in good
+        if match.chaos - best.chaos < CLOSE[0] and best.coherence - match.coherence < CLOSE[1]
+    ]
 
 
 def _whole(sample: bytes, name: str) -> str:

@@ -78,6 +78,8 @@ def open_splits(place: Place, folder: Path, remarks: list[str]) -> dict[str, She
         InputError: there is no such file, or none that can be read.
     """
     path = Path(place.path).expanduser()
+    if not str(place.path).strip():
+        raise InputError("no path was given; name a file, a directory or a data set on the Hub")
     if path.is_dir():
         card = path / "README.md"  # of a data set laid out as on the Hub
         declared = card.read_bytes()[:20_000] if card.is_file() else b""

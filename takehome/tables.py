@@ -111,7 +111,8 @@ def read_table(
             place = cache_dir or "the temporary directory"
             said = f"no space left in {place} for a copy; make room" + ("" if cache_dir else ", or set TMPDIR")
         else:
-            said = f"{error.strerror or error} ({error.filename}); check the file and its rights"
+            which = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+            said = f"{error.strerror or error}{which}; check the file and its rights"
         raise InputError(f"{path}: {said}") from error
 
 

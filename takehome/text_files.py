@@ -192,16 +192,22 @@ class _Reader:
 def _reparse(line: str, delimiter: str, width: int) -> list[str] | None:
     """One line whose quotes are wrong, read in the other ways that quotes are written; None if none fits."""
     line = line.rstrip("\r\n")
-    # a quote ends a text only where the delimiter follows, or the line ends
-    found = re.finditer(
-        rf'(?:^|{re.escape(delimiter)}) *(?:"(.*?)" *(?={re.escape(delimiter)}|$)|([^{re.escape(delimiter)}]*))', line
-    )
-    fields = [quoted.replace('""', '"') if (quoted := match[1]) is not None else match[2] for match in found]
-    if len(fields) == width:
-        return fields
+    ways = [_between_delimiters(line, delimiter), _behind_backslashes(line, delimiter)]
+    if '\\"' in line:
+        ways.reverse()
+    return next((fields for fields in ways if fields and len(fields) == width), None)
+
+
+def _between_delimiters(line: str, delimiter: str) -> list[str]:
+    """Fields where a quote ends a text only if the delimiter follows, or the line ends."""
+    separator = re.escape(delimiter)
+    fields = re.finditer(rf'(?:^|{separator}) *(?:"(.*?)" *(?={separator}|$)|([^{separator}]*))', line)
+    return [quoted.replace('""', '"') if (quoted := match[1]) is not None else match[2] for match in fields]
+
+
+def _behind_backslashes(line: str, delimiter: str) -> list[str] | None:
     with contextlib.suppress(csv.Error, StopIteration):
-        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, escapechar="\\"))
-        return fields if len(fields) == width else None
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, escapechar="\\", strict=True))
     return None
 
 
@@ -238,7 +244,7 @@ def _is_one_value(path: Path, encoding: Encoding) -> bool:
     filled = (line.strip() for line in lines(path, encoding) if line.strip())
     first, second = next(filled, ""), next(filled, None)
     if first.startswith("["):
-        return first.startswith("[{") or not _is_json(first)
+        return second is None or first.startswith("[{") or not _is_json(first)
     if path.suffix.lower() != ".json":
         return False
     row = re.match(r'\{\s*"([^"\\]|\\.)*"\s*:\s*[^\s\[{]', first)  # its first value is no list or object

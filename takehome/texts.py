@@ -34,6 +34,17 @@ class Source:
     revision: str | None = None
     encoding: str | None = None  # of files of text; found out by default
 
+    def read(self, cache_dir: Path) -> Table:
+        return read_table(
+            self.data,
+            self.text_column,
+            self.label_column,
+            config=self.config,
+            revision=self.revision,
+            encoding=self.encoding,
+            cache_dir=cache_dir,
+        )
+
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
@@ -127,9 +138,12 @@ def shares(sizes: np.ndarray, total: int, most: int) -> np.ndarray:
 
 
 def split_rows(
-    labels: np.ndarray, groups: np.ndarray, seed: int, parts: Collection[str] = ("validation", "test"),
+    labels: np.ndarray,
+    groups: np.ndarray,
+    seed: int,
+    parts: Collection[str] = ("validation", "test"),
     most: int = MAX_VALIDATION,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """Divides rows so that each label has its share everywhere and rows of a group stay together.
 
     Args:
@@ -284,10 +298,7 @@ def prepare(
     import pyarrow as pa
 
     datasets.disable_progress_bars()
-    table = read_table(
-        source.data, source.text_column, source.label_column,
-        config=source.config, revision=source.revision, encoding=source.encoding, cache_dir=folder,
-    )  # fmt: skip
+    table = source.read(folder)
     remarks = list(table.remarks)
     parts, digest = divide(table, seed, max_train_samples, remarks)
     lengths = _sample_lengths(parts["train"], loaded, seed)
@@ -338,9 +349,13 @@ def _tokenise(part: Part, tokenizer, length: int, file: Path) -> None:
         return {"input_ids": ids, "length": [len(row) for row in ids], "labels": batch["label"]}
 
     part.dataset.select(part.rows).map(
-        tokenise, batched=True, remove_columns=part.dataset.column_names, new_fingerprint=file.stem,
-        cache_file_name=str(file), load_from_cache_file=False,
-    )  # fmt: skip
+        tokenise,
+        batched=True,
+        remove_columns=part.dataset.column_names,
+        new_fingerprint=file.stem,
+        cache_file_name=str(file),
+        load_from_cache_file=False,
+    )
 
 
 def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str, str]]:
@@ -352,11 +367,17 @@ def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str,
     chosen = "95 % of the texts fit" if facts.max_length < facts.limit else "the model's limit"
     chosen = "as told" if max_length else chosen
     return [
-        ("data", f"{printable(data)}: {total.sum():,} rows; texts in {facts.text_column!r}, labels in "
-                 f"{facts.label_column!r}"),
+        (
+            "data",
+            f"{printable(data)}: {total.sum():,} rows; texts in {facts.text_column!r}, labels in "
+            f"{facts.label_column!r}",
+        ),
         *(("", remark) for remark in facts.remarks),
         ("classes", f"{len(total)}: {', '.join(named)}"),
         ("split", ", ".join(f"{name} {n:,}" for name, n in facts.rows.items()) + "; equal texts stay together"),
-        ("length", f"median {facts.tokens_median:.0f} tokens, 95 % have at most {facts.tokens_95:.0f}; "
-                   f"--max-length {facts.max_length} ({chosen}) cuts {facts.cut_share:.1%}"),
-    ]  # fmt: skip
+        (
+            "length",
+            f"median {facts.tokens_median:.0f} tokens, 95 % have at most {facts.tokens_95:.0f}; "
+            f"--max-length {facts.max_length} ({chosen}) cuts {facts.cut_share:.1%}",
+        ),
+    ]

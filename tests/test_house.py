@@ -14,8 +14,6 @@ LONGEST_FUNCTION, LONGEST_FILE, MOST_SKIPS = 60, 400, 62
 LONG = {
     "helpers/doctor.py:examine",
     "takehome/card.py:model_card",
-    "takehome/table_files.py",
-    "takehome/tables.py",
     "scripts/fine_tune.py",
     "scripts/fine_tune.py:make_trainer",
     "scripts/fine_tune.py:train",
