@@ -174,10 +174,11 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:
         if options.fresh is not None:
             print(fresh(name, root))
         else:
-            if not (root / MINE).exists():
+            first_time = not (root / MINE).exists()
+            said = [update(each, root) for each in lessons(root)]
+            if first_time:
                 print(f"{MINE}/ is your own copy of the lessons, without outputs. Work there: git does not see it.")
-            for said in filter(None, [update(each, root) for each in lessons(root)]):
-                print(said)
+            print("".join(f"{sentence}\n" for sentence in said if sentence), end="")
     except OSError as error:
         raise SystemExit(
             f"{MINE}: {error.strerror} ({Path(error.filename or '').name}). The course needs a folder that you may "
