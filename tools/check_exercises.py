@@ -17,6 +17,7 @@ The exit code is 0 when the table was made, whatever it says, and 2 for bad inpu
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 import time
@@ -92,8 +93,8 @@ def stop_at_error(answer: dict) -> None:
     """Raises Ended if the process says that the submitted code ended it."""
     if "error" in answer:
         kind = answer["error"]
-        named = isinstance(kind, str) and kind.isidentifier() and len(kind) < 40
-        raise Ended(f"crash ({printable(kind)})" if named else "crash")
+        named = isinstance(kind, str) and kind.isidentifier() and kind.isascii() and len(kind) < 40
+        raise Ended(f"crash ({kind})" if named else "crash")
 
 
 def try_exercise(room: Room, check: str, cells: list) -> tuple[str, str]:
@@ -196,12 +197,20 @@ def check_room(files: list[Path], room: Room) -> list[Row]:
     return rows
 
 
+def positive(text: str) -> float:
+    """A number of seconds or minutes from the command line."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no time; give a number above 0")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Checks the exercises of a room's notebooks.")
     parser.add_argument("notebook", type=Path, help="our lesson, such as notebooks/02_imdb_gpt2_classifier.ipynb")
     parser.add_argument("submitted", type=Path, help="the folder with the learners' notebooks, one file each")
-    parser.add_argument("--seconds", type=float, default=30, help="time limit for each exercise (30)")
-    parser.add_argument("--minutes", type=float, default=60, help="time limit for the whole room (60)")
+    parser.add_argument("--seconds", type=positive, default=30, help="time limit for each exercise (30)")
+    parser.add_argument("--minutes", type=positive, default=60, help="time limit for the whole room (60)")
     parser.add_argument("--sentences", action="store_true", help="also print what the checks say about wrong answers")
     parser.add_argument("--without-isolation", action="store_true", help="run submitted code even where it can do harm")
     return parser

@@ -112,7 +112,7 @@ def decode(form: object, depth: int = 0) -> object:
 
 def _named(base: type, kind: str) -> type:
     """A class of ours with a name of theirs, for the sentence that says what was returned."""
-    return type(kind if kind.isidentifier() and len(kind) < 40 else "object", (base,), {})
+    return type(kind if kind.isidentifier() and kind.isascii() and len(kind) < 40 else "object", (base,), {})
 
 
 def _decode_array(library: str, dtype: str, shape: list, flat: list):

@@ -59,6 +59,7 @@ class Sandbox:
         self.script, self.limits, self.isolated, self.hidden = script, limits, isolated, hidden
         self.reason = ""  # why it was ended
         self.watching = threading.Event()
+        self.thread = threading.Thread()
 
     def __enter__(self) -> Sandbox:
         self.folder = tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True)
@@ -82,6 +83,11 @@ class Sandbox:
     def __exit__(self, *_) -> None:
         self.watching.set()
         self._end("")
+        self.process.poll()
+        if not self.thread.is_alive():  # otherwise something that we could not end still holds the pipe
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self.folder.cleanup()
 
     def ask(self, question: dict) -> dict:
@@ -91,9 +97,9 @@ class Sandbox:
             Ended: there is none, or none of the form {...} within the limits.
         """
         lines = []
-        thread = threading.Thread(target=lambda: lines.append(self._exchange(question)), daemon=True)
-        thread.start()
-        thread.join(max(0.0, self.deadline - time.monotonic()) + PATIENCE)
+        self.thread = threading.Thread(target=lambda: lines.append(self._exchange(question)), daemon=True)
+        self.thread.start()
+        self.thread.join(max(0.0, self.deadline - time.monotonic()) + PATIENCE)
         line = lines[0] if lines else b""
         if len(line) > self.limits.report:
             self._end("too much output")
@@ -183,9 +189,10 @@ def steps_to_show(hidden: tuple[Path, ...]) -> list[list[str]]:
     shown = {os.path.abspath(path) for path in [*python, *ours]}
     shown |= {os.path.realpath(path) for path in shown}
     checks = PROJECT / "helpers" / "checks"
-    covered = [PROJECT / "notebooks", checks, Path.home(), *map(Path.absolute, hidden), *map(Path.resolve, hidden)]
+    home = Path(os.path.expanduser("~"))
+    covered = {PROJECT, checks, home, *map(Path.absolute, hidden), *map(Path.resolve, hidden)}
     steps = [["show", path] for path in {*shown, *SYSTEM, str(checks / "judging.py")} if os.path.lexists(path)]
-    steps += [["hide", str(path)] for path in covered]
+    steps += [["hide", str(path)] for path in covered if path.is_absolute()]  # what lies in something that is shown
     steps += [["write", str(checks / "__init__.py"), NO_CHECKS], ["write", "/etc/passwd", passwd()]]
     return sorted(steps, key=lambda step: (len(Path(step[1]).parts), step))  # a folder before what is in it
 
