@@ -1,6 +1,7 @@
 """What the tests share: the order in which they begin, and the programs that build the data."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,22 @@ def build_program():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "data" / "build")
         yield importlib.import_module
+
+
+@pytest.fixture
+def assert_rebuilds(build_program, tmp_path, monkeypatch):
+    """A function that runs a program of data/build and finds the committed folder, or file, in what it wrote."""
+
+    def content(place):
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+        return {path.relative_to(place.parent).as_posix(): path.read_bytes() for path in files}
+
+    def check(name, committed):
+        output = tmp_path / committed.name
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--output", str(output)])
+        build_program(name).main()
+        made, there = content(output), content(committed)
+        assert made.keys() == there.keys()
+        assert [file for file in made if made[file] != there[file]] == [], "run make data"
+
+    return check

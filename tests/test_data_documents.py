@@ -3,7 +3,6 @@
 import csv
 import itertools
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -59,10 +58,8 @@ def test_no_key_word_marks_a_class(rows):
         assert sum(found.values()) - found[own] > found[own], word
 
 
-def test_rebuild_gives_the_same_bytes(tmp_path, builder, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["documents.py", "--output", str(tmp_path / "d.csv")])
-    builder.main()
-    assert (tmp_path / "d.csv").read_bytes() == FILE.read_bytes()
+def test_rebuild_gives_the_same_bytes(assert_rebuilds):
+    assert_rebuilds("documents", FILE)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,7 +1,6 @@
 """data/imdb is large, varied and hard enough to learn from, and data/build/imdb.py writes it byte for byte."""
 
 import re
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -73,14 +72,8 @@ def test_a_bag_of_words_learns_but_not_everything(splits, builder, ngrams):
     assert 0.75 <= score <= 0.92
 
 
-def test_the_builder_writes_the_same_bytes(tmp_path, builder, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["imdb.py", "--output", str(tmp_path)])
-    builder.main()
-    written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    committed = sorted(path.relative_to(IMDB) for path in IMDB.rglob("*") if path.is_file())
-    assert written == committed
-    for name in written:
-        assert (tmp_path / name).read_bytes() == (IMDB / name).read_bytes(), f"{name} differs: run make data"
+def test_the_builder_writes_the_same_bytes(assert_rebuilds):
+    assert_rebuilds("imdb", IMDB)
 
 
 def test_the_library_reads_it_as_it_reads_the_original(tmp_path):

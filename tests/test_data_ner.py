@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -118,13 +117,8 @@ def test_names_are_new_and_ambiguous(splits, builder):
     assert tags["frost"] >= {"", "PER"} and tags["baker"] >= {"", "PER"}, "words that are surnames"
 
 
-def test_rebuild_gives_the_same_bytes(tmp_path, builder, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ner.py", "--output", str(tmp_path)])
-    builder.main()
-    files = sorted(path.relative_to(NER) for path in NER.rglob("*") if path.is_file())
-    assert len(files) == 4
-    for file in files:
-        assert (tmp_path / file).read_bytes() == (NER / file).read_bytes(), file
+def test_rebuild_gives_the_same_bytes(assert_rebuilds):
+    assert_rebuilds("ner", NER)
 
 
 def test_the_lesson_reads_data_of_another_shape(tmp_path, monkeypatch):

@@ -75,6 +75,15 @@ def calls_of_checks(tree):
     ]
 
 
+def signature(function):
+    return f"{function.name}({ast.unparse(function.args)})"
+
+
+def is_stub(node):
+    """Whether it is a function that a learner is to write."""
+    return isinstance(node, ast.FunctionDef) and "raise NotImplementedError" in ast.unparse(node.body[-1])
+
+
 def rule_valid_and_clean(path):
     """Valid, and byte for byte as `make notebooks` writes it: no widget state, no execution times, stable ids.
 
@@ -184,9 +193,10 @@ def rule_exercises_answer_and_are_solved(path):
     if is_solution(path):
         lesson = folder_of(path) / path.name
         return [] if lesson.exists() else ["solves no lesson"]
-    solution, asked, problems = path.parent / "solutions" / path.name, [], []
+    solution, asked, problems, stubs = path.parent / "solutions" / path.name, [], [], []
     for cell in code_cells(path):
         names = calls_of_checks(syntax(cell))
+        stubs += [signature(node) for node in syntax(cell).body if is_stub(node)]
         asked += names
         if names and not any(NOT_STARTED in text for text in output_texts(cell)):
             problems.append(f"{names[0]} does not answer the untouched stub with '{NOT_STARTED}'")
@@ -197,7 +207,9 @@ def rule_exercises_answer_and_are_solved(path):
     trees = [syntax(cell) for cell in code_cells(solution)]
     asserts = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Assert)]
     solved = {name for node in asserts for name in calls_of_checks(node.test)}
-    return problems + [f"the solutions do not assert checks.{name}(...)" for name in asked if name not in solved]
+    problems += [f"the solutions do not assert checks.{name}(...)" for name in asked if name not in solved]
+    answers = [signature(node) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return problems + [f"the solutions have no {stub}" for stub in stubs if stub not in answers]
 
 
 RULES = [value for name, value in list(globals().items()) if name.startswith("rule_")]
@@ -242,7 +254,6 @@ def test_minutes_in_class():
 
 CARD = "# 01 Small\n\nTakes <!-- measured --> <!-- /measured -->.\n\n**Afterwards you can** count steps."
 PROFILE = "from helpers.profiles import load_profile\n\nprofile = load_profile()\nprofile.name"
-STUB = "def {name}(*sizes):\n    raise NotImplementedError"
 CHECKS = {
     "lesson_one": "from math import ceil\n\ndef one(n, batch, accumulation, epochs):\n"
     "    return ceil(ceil(n / batch) / accumulation) * epochs",
@@ -280,7 +291,8 @@ def classroom(tmp_path_factory):
     lesson, solution = [CARD, PROFILE, HELPER], [PROFILE, HELPER]
     for check, solved in CHECKS.items():
         name = check.removeprefix("lesson_")
-        lesson += [f"{STUB.format(name=name)}\n\nchecks.{check}({name})"]
+        stub = re.search(r"def .*:", solved)[0] + "\n    raise NotImplementedError"
+        lesson += [f"{stub}\n\nchecks.{check}({name})"]
         solution += [f"{solved}\n\nassert checks.{check}({name})"]
     make(folder / "01_small.ipynb", lesson)
     make(folder / "solutions" / "01_small.ipynb", solution)
@@ -432,10 +444,15 @@ def test_solutions_must_exist_and_assert(room):
     def forget(notebook):
         notebook.cells[-1].source = notebook.cells[-1].source.replace("assert ", "")
 
+    def rename(notebook):
+        notebook.cells[-1].source = notebook.cells[-1].source.replace("number", "figure")
+
     edit(solution, forget)
     assert complaints(lesson) == {
         "exercises_answer_and_are_solved": ["the solutions do not assert checks.lesson_two(...)"]
     }
+    edit(solution, rename)
+    assert "the solutions have no two(number)" in complaints(lesson)["exercises_answer_and_are_solved"]
     solution.unlink()
     assert complaints(lesson) == {"exercises_answer_and_are_solved": ["no solutions notebook"]}
 
