@@ -31,6 +31,10 @@ MISSING_NAMES = {
     },
     "macos": {os: LINUX_ALONE},
 }
+OTHER_VALUES = {
+    "windows": {os: {"name": "nt"}, sys: {"platform": "win32"}},
+    "macos": {os: {}, sys: {"platform": "darwin"}},
+}
 MISSING_COMMANDS = ("unshare", "bwrap", "setpriv")  # no system but Linux has them
 
 
@@ -50,8 +54,9 @@ def asked_by_us() -> bool:
 def become(system: str) -> None:
     """Takes away what `system` lacks."""
     hide_modules(MISSING_MODULES[system])
-    for module, names in MISSING_NAMES[system].items():
-        hide_names(module, set(names.split()))
+    for module in (os, sys, signal, select):
+        missing = set(MISSING_NAMES[system].get(module, "").split())
+        change_names(module, missing, OTHER_VALUES[system].get(module, {}))
     which = shutil.which
     shutil.which = lambda name, *more, **named: None if name in MISSING_COMMANDS else which(name, *more, **named)
     if system == "windows":
@@ -72,16 +77,21 @@ def hide_modules(hidden: set[str]) -> None:
     builtins.__import__ = checked
 
 
-def hide_names(module: types.ModuleType, hidden: set[str]) -> None:
-    """Makes our code find none of these names in the module."""
+def change_names(module: types.ModuleType, missing: set[str], other: dict[str, str]) -> None:
+    """Makes our code find some names of a module missing, and others with other values."""
 
-    class Without(types.ModuleType):
+    here = {name: getattr(module, name) for name in other}
+
+    class Changed(types.ModuleType):
         def __getattribute__(self, name):
-            if name in hidden and is_ours(sys._getframe(1).f_code.co_filename):
+            if name in missing and is_ours(sys._getframe(1).f_code.co_filename):
                 raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-            return super().__getattribute__(name)
+            value = super().__getattribute__(name)
+            if name in other and value == here[name] and is_ours(sys._getframe(1).f_code.co_filename):
+                return other[name]  # unless a test has set it
+            return value
 
-    module.__class__ = Without
+    module.__class__ = Changed
 
 
 def start_by_spawning_alone() -> None:
