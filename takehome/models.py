@@ -43,6 +43,9 @@ def load_model(
     """
     import torch
 
+    place = Path(checkpoint)
+    if place.is_dir() and (place / "config.json").exists() and not any(place.glob("*.safetensors")):
+        raise InputError(f"{checkpoint}: holds no .safetensors file; save the model with save_pretrained once more")
     model, found = kind.from_pretrained(
         checkpoint,
         revision=revision,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from helpers.hub_errors import explain
 from takehome.checkpoints import write_file
 from takehome.errors import InputError, one_line, printable
 from takehome.models import SAFE
@@ -263,13 +264,11 @@ def load_tokenizer(checkpoint: str, revision: str | None = None, max_length: int
 
 
 def bad_checkpoint(checkpoint: str, cause: Exception) -> InputError:
-    if Path(checkpoint).exists():
-        return InputError(f"--checkpoint {checkpoint} is no model that can be loaded: {one_line(cause)}")
-    ours = os.path.relpath(ROOT / "data/models/distilbert")
-    return InputError(
-        f"--checkpoint {checkpoint} is no directory, and the Hub did not give it: check the name and the network, "
-        f"or take a model that is here, such as --checkpoint {ours}"
-    )
+    """What is wrong with a checkpoint that could not be loaded."""
+    said = str(cause) if isinstance(cause, InputError) else explain(cause, checkpoint)
+    ours = "" if Path(checkpoint).exists() else "; or take a model that is here, such as --checkpoint "
+    ours += os.path.relpath(ROOT / "data/models/distilbert") if ours else ""
+    return InputError(f"--checkpoint {one_line(said, 600)}{ours}")
 
 
 def prepare(

@@ -1,7 +1,7 @@
 """scripts/evaluate_model.py: its figures are scikit-learn's, its files are whole and safe, and bad input is refused."""
 
 import csv
-import importlib.util
+import hashlib
 import itertools
 import json
 import os
@@ -10,16 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import evaluate_model as script
 import numpy as np
 import pytest
+
+from takehome import metrics as measures
+from takehome.checkpoints import damage, read_marker
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "evaluate_model.py"
 CLASSES = ["financial", "legal", "medical", "news", "personal", "technical"]
-
-spec = importlib.util.spec_from_file_location("evaluate_model", SCRIPT)
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
 
 
 def documents():
@@ -78,8 +78,12 @@ def evaluated(model, tmp_path_factory):
     return folder / "out", rows
 
 
+def written(output):
+    return sorted(name for name in os.listdir(output) if not name.startswith("."))
+
+
 def run(model, data, output, *more):
-    return script.main(["--model", str(model), "--data", str(data), "--output", str(output), *map(str, more)])
+    return script.main(["--model", str(model), "--data", str(data), "--output-dir", str(output), *map(str, more)])
 
 
 def test_figures_agree_with_a_pipeline_and_scikit_learn(model, evaluated):
@@ -129,17 +133,26 @@ def test_suspicious_rows_begin_with_planted_labels(model, tmp_path):
 
 def test_calibration_error_by_hand():
     confidence, correct = np.array([0.95, 0.95, 0.55, 0.35]), np.array([True, False, True, False])
-    assert script.calibration_error(confidence, correct) == pytest.approx((0.9 + 0.45 + 0.35) / 4)
-    assert script.calibration_error(np.ones(3), np.ones(3, bool)) == 0
+    assert measures.calibration_error(confidence, correct) == pytest.approx((0.9 + 0.45 + 0.35) / 4)
+    assert measures.calibration_error(np.ones(3), np.ones(3, bool)) == 0
 
 
-def test_the_report_and_the_picture(evaluated, capsys):
-    output, _ = evaluated
+def read_scores(output):
+    """What metrics.json holds, and the same as an object."""
     metrics = json.loads((output / "metrics.json").read_text())
-    shown = script.report(metrics)
+    each = {name: measures.ClassScores(**row) for name, row in metrics["per_class"].items()}
+    matrix = measures.ConfusionMatrix(**metrics["confusion_matrix"])
+    own = {key: value for key, value in metrics.items() if key != "max_length"}
+    return metrics, measures.Scores(**own | {"per_class": each, "confusion_matrix": matrix})
+
+
+def test_the_report_and_the_picture(evaluated):
+    output, _ = evaluated
+    metrics, scores = read_scores(output)
+    shown = measures.report(scores)
     assert f"accuracy {metrics['accuracy']:.4f}" in shown and all(name in shown for name in CLASSES)
     assert (output / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
-    figure = script.draw_confusion_matrix(metrics)
+    figure = measures.draw_confusion_matrix(scores)
     axes = figure.axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == CLASSES
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "label of the file")
@@ -147,12 +160,18 @@ def test_the_report_and_the_picture(evaluated, capsys):
     assert counts == np.ravel(metrics["confusion_matrix"]["counts"]).tolist()
 
 
+def test_names_of_classes_cannot_write_to_the_terminal():
+    names = ["plain", "\x1b[31mred\x07"]
+    scores = measures.measure(np.array([0, 1, 1]), np.array([0, 0, 1]), np.full(3, 0.9), names)
+    assert "\x1b" not in measures.report(scores) and "\\x1b[31mred" in measures.report(scores)
+
+
 def test_77_classes_have_labels_that_do_not_overlap():
     names = [f"a rather long name of intent number {n}" for n in range(77)]
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 77, 2000)
-    metrics = script.measure(labels, np.where(rng.random(2000) < 0.8, labels, 0), np.full(2000, 0.8), names)
-    figure = script.draw_confusion_matrix(metrics)
+    metrics = measures.measure(labels, np.where(rng.random(2000) < 0.8, labels, 0), np.full(2000, 0.8), names)
+    figure = measures.draw_confusion_matrix(metrics)
     figure.draw_without_rendering()
     boxes = [tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()]
     assert len(boxes) == 77
@@ -163,7 +182,7 @@ def test_a_file_without_labels_gets_predictions(model, tmp_path, capsys):
     rows = documents()[240:260]
     data = write_csv(tmp_path / "new.csv", [(n, text) for n, (text, _) in enumerate(rows)] + [(20, "")], ("id", "body"))
     assert run(model, data, tmp_path / "out") == 0
-    assert sorted(os.listdir(tmp_path / "out")) == ["predictions.csv"]
+    assert written(tmp_path / "out") == ["predictions.csv"]
     predictions = read_csv(tmp_path / "out" / "predictions.csv")
     assert [int(row["row"]) for row in predictions] == list(range(2, 22))
     assert [row["text"] for row in predictions] == [text for text, _ in rows]
@@ -247,7 +266,7 @@ def adapter(model, folder):
 REFUSED_MODELS = {
     "no such directory": (lambda model, folder: folder / "nowhere", "nowhere: no such directory"),
     "an empty directory": (lambda model, folder: folder, "holds no config.json"),
-    "damaged weights": (damaged, "cannot be loaded as a classifier"),
+    "damaged weights": (damaged, "model.safetensors is not a safetensors file"),
     "no head": (headless, "no trained classification head"),
     "pickled weights": (pickled, "holds no .safetensors file"),
     "an adapter": (adapter, "holds an adapter only; merge it"),
@@ -279,13 +298,39 @@ def test_data_that_cannot_be_used(model, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_cannot_be_written(model, tmp_path, capsys):
+def listing(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_what_is_not_its_own_stays(model, tmp_path, capsys):
+    """A file, a model, a folder of somebody, results that somebody worked on: named, and as they were."""
     data = write_csv(tmp_path / "a.csv", documents()[:20])
     (tmp_path / "file").write_text("mine")
-    before = sorted(os.listdir(model))
-    assert run(model, data, tmp_path / "file") == 2
-    assert run(model, data, model) == 2 and sorted(os.listdir(model)) == before
-    assert "cannot be written" in capsys.readouterr().err and (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "metrics.json").write_text("mine")
+    shutil.copytree(model, tmp_path / "model")
+    for name in ("added", "changed", "free"):
+        assert run(model, data, tmp_path / name) == 0
+    (tmp_path / "added" / "notes.txt").write_text("mine")
+    with (tmp_path / "changed" / "mistakes.csv").open("a") as file:
+        file.write("mine")
+    before = listing(tmp_path)
+    for name, said in (("file", "is a file"), ("folder", "holds other things"), ("model", "holds other things"),
+                       ("added", "notes.txt"), ("changed", "mistakes.csv")):  # fmt: skip
+        capsys.readouterr()
+        assert run(model, data, tmp_path / name) == 2
+        assert said in capsys.readouterr().err and listing(tmp_path) == before
+    assert run(model, data, tmp_path / "free", "--no-labels") == 0  # its own results are replaced as a whole
+    assert written(tmp_path / "free") == ["predictions.csv"]
+    assert read_marker(tmp_path / "free").kind == "evaluation" and not damage(tmp_path / "free")
+
+
+@pytest.mark.parametrize("option", ["--max-length=0", "--per-device-eval-batch-size=0", "--max-length=x", "--output=x"])
+def test_options_out_of_range(option, model, tmp_path, capsys):
+    assert run(model, tmp_path / "a.csv", tmp_path / "out", option) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and option.partition("=")[0] in error
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -303,11 +348,10 @@ def test_what_is_stopped_leaves_nothing(part, stop, model, tmp_path, capsys, mon
 
 def test_from_the_command_line(model, tmp_path):
     data = write_csv(tmp_path / "a.csv", documents()[:30])
-    command = [sys.executable, SCRIPT, "--model", model, "--data", data, "--output", "out"]
+    command = [sys.executable, SCRIPT, "--model", model, "--data", data, "--output-dir", "out"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 0, done.stderr
-    written = ["confusion_matrix.png", "metrics.json", "mistakes.csv", "suspicious.csv"]
-    assert sorted(os.listdir(tmp_path / "out")) == written
+    assert written(tmp_path / "out") == ["confusion_matrix.png", "metrics.json", "mistakes.csv", "suspicious.csv"]
     assert "macro-F1" in done.stdout and "wrote confusion_matrix.png, metrics.json" in done.stdout
     assert "Warning" not in done.stderr and "100%" in done.stderr

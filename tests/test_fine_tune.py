@@ -1,141 +1,32 @@
-"""scripts/fine_tune.py: what it says and saves, what survives a kill, and what it refuses.
+"""scripts/fine_tune.py: what it says and saves, and what it refuses. What survives a stop: test_fine_tune_stops.py."""
 
-Runs are forked from a process that has imported torch already: a real process, killed with a real signal, that starts
-in a moment.
-"""
-
-import csv
-import ctypes
 import json
-import multiprocessing
 import os
 import random
-import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fine_tune_runs import DOCUMENTS, MODEL, SHORT, Run, documents, fine_tune, refused, write_csv, write_small
 
-from helpers.profiles import ROOT, load_profile
-
-load_profile("reduced")  # offline, before any library is imported
-import fine_tune  # noqa: E402
-
-from takehome import texts  # noqa: E402
-from takehome.tables import read_table  # noqa: E402
-
-MODEL = str(ROOT / "data/models/distilbert")
-DOCUMENTS = ROOT / "data/documents.csv"
-
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    ["torch", "accelerate", "datasets", "sklearn.metrics", "psutil", "transformers.trainer", "fine_tune",
-     "transformers.models.distilbert.modeling_distilbert", "matplotlib.pyplot", "helpers.memory", "helpers.curves"]
-)  # fmt: skip
-
-
-def child(arguments, output, file_size, disk, slow):
-    """Runs the program in a forked process. `slow`: seconds that each step takes at least."""
-    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-    import torch
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if slow:
-        order = fine_tune.LengthSampler.__iter__
-        fine_tune.LengthSampler.__iter__ = lambda self: (time.sleep(slow / 16) or row for row in order(self))
-    if file_size:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error, as on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    if disk:
-        folder, size = disk
-        libc = ctypes.CDLL(None, use_errno=True)
-        new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
-        if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
-            os._exit(77)
-        if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
-            os._exit(77)
-    code = 1
-    try:
-        code = fine_tune.main(arguments)
-    finally:
-        if disk:
-            print("left behind:", sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*")), flush=True)
-        sys.stdout.flush()
-        os._exit(code)
-
-
-class Run:
-    """The program, started in a process of its own."""
-
-    begin = 0
-
-    def __init__(self, output, data, *arguments, checkpoint=MODEL, file_size=0, disk=None, slow=0.0):
-        self.output = Path(output)
-        self.log = self.output.parent.with_name(f"{self.output.parent.name}-{self.output.name}.log")
-        self.begin = len(self.text)  # what an earlier run into the same place said
-        told = ["--data", str(data), "--output", str(output), "--checkpoint", checkpoint, *arguments]
-        self.process = context.Process(target=child, args=(told, self.log, file_size, disk, slow), daemon=True)
-        self.process.start()
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text()[self.begin :] if self.log.exists() else ""
-
-    @property
-    def work(self) -> Path:
-        return fine_tune.unfinished(self.output)
-
-    @property
-    def metrics(self) -> dict:
-        return json.loads((self.output / "metrics.json").read_text())
-
-    def wait(self, until=None, seconds=300) -> None:
-        end = time.monotonic() + seconds
-        while self.process.is_alive() and not (until and until()):
-            assert time.monotonic() < end, f"still running after {seconds} s:\n{self.text}"
-            time.sleep(0.01)
-
-    def finish(self, code: int = 0) -> "Run":
-        self.wait()
-        self.process.join()
-        assert self.process.exitcode == code, self.text
-        return self
-
-    def refusal(self, code: int = 2) -> str:
-        """Waits for the program to refuse; returns its only line on it."""
-        self.finish(code)
-        assert "Traceback" not in self.text, self.text
-        (line,) = [line for line in self.text.splitlines() if line.startswith("fine_tune.py: ")]
-        return line
-
-
-def write_csv(path: Path, rows, header=("text", "label")) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
+from helpers.profiles import ROOT
+from takehome import settings, texts
+from takehome.checkpoints import MARKER
+from takehome.metrics import Majority, Scores
+from takehome.tables import read_table
+from takehome.trainer import LengthSampler
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[list[str]]:
-    with DOCUMENTS.open(encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]
-
-
-SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=64")
+    return documents()
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory, rows) -> Path:
-    """160 rows of all six classes."""
-    return write_csv(tmp_path_factory.mktemp("data") / "small.csv", rows[::4][:160])
+def small(tmp_path_factory) -> Path:
+    return write_small(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +39,7 @@ def finished(tmp_path_factory, small) -> Run:
 
 def test_the_order_groups_lengths_and_depends_on_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(5, 200, size=5003)
-    sampler = fine_tune.LengthSampler(lengths, 16, seed=3)
+    sampler = LengthSampler(lengths, 16, seed=3)
     first = list(sampler)
     assert sorted(first) == list(range(5003))
     assert list(sampler) == first
@@ -162,25 +53,23 @@ def test_the_order_groups_lengths_and_depends_on_seed_and_epoch_alone():
 
 
 def test_class_weights_when_the_imbalance_asks_for_it():
-    def weights(counts, *arguments):
-        return fine_tune.class_weights(fine_tune.parse_arguments(["--data=x", "--output=y", *arguments]), counts)[0]
+    def weights(counts, kind="auto"):
+        return settings.class_weights(kind, counts)[0]
 
     assert weights([300, 120]) is None
     assert weights([400, 100]) == pytest.approx([0.625**0.5, 2.5**0.5])
-    assert weights([400, 100], "--class-weights=none") is None
-    assert weights([300, 120], "--class-weights=balanced") == pytest.approx([0.7, 1.75])
+    assert weights([400, 100], "none") is None
+    assert weights([300, 120], "balanced") == pytest.approx([0.7, 1.75])
     assert max(weights([100_000, 3])) == 10
 
 
 def test_few_rows_are_looked_at_more_often():
-    def epochs(rows, classes, *arguments):
-        args = fine_tune.parse_arguments(["--data=x", "--output=y", *arguments])
-        return fine_tune.choose_epochs(args, rows, classes)
+    def epochs(rows, classes, batch_size=16):
+        return settings.choose_epochs(rows, classes, batch_size)
 
     assert [epochs(25_000, 2), epochs(1800, 2), epochs(1800, 77), epochs(300, 2)] == [3, 5, 10, 10]
     assert [epochs(8000, 77), epochs(16_000, 77)] == [10, 5]  # 77 labels take longer to tell apart than two
-    assert epochs(300, 2, "--num-train-epochs=1.5") == 1.5
-    assert epochs(1800, 2, "--gradient-accumulation-steps=2") == 9
+    assert epochs(1800, 2, batch_size=32) == 9
 
 
 # --- A run ---------------------------------------------------------------------------------------
@@ -206,7 +95,7 @@ def test_the_output_is_whole_and_says_what_the_model_does(finished, small):
 
     disable_progress_bar()
     files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "metrics.json",
-             "curves.png", "confusion_matrix.png", "README.md"}  # fmt: skip
+             "curves.png", "confusion_matrix.png", "README.md", MARKER}  # fmt: skip
     assert {path.name for path in finished.output.iterdir()} == files
     assert not finished.work.exists()
     metrics, names = finished.metrics, ["financial", "legal", "medical", "news", "personal", "technical"]
@@ -254,107 +143,43 @@ def test_lora_is_merged(small, tmp_path):
     assert "Warning" not in run.text
 
 
-# --- Stopped and resumed -------------------------------------------------------------------------
-
-
-def same_model(run: Run, whole: Run) -> bool:
-    left, right = run.metrics, whole.metrics
-    assert left["test"] == right["test"]
-    assert left["validation"] == right["validation"]
-    return (run.output / "model.safetensors").read_bytes() == (whole.output / "model.safetensors").read_bytes()
-
-
-def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(finished, small, tmp_path):
-    run = Run(tmp_path / "model", small, *SHORT, slow=0.2)
-    run.wait(until=(run.work / "checkpoint-4" / "trainer_state.json").exists)
-    os.kill(run.process.pid, signal.SIGINT)
-    line = run.refusal(code=130)
-    step = int(line.split()[-1])
-    assert 4 < step < 16  # not the checkpoint before: nothing is lost
-    assert "interrupted; the same command goes on after step" in line
-    assert not run.output.exists()
-
-    other = Run(run.output, small, *SHORT, "--learning-rate=0.002")
-    assert "learning_rate was 0.001, is 0.002" in other.refusal()
-    run = Run(run.output, small, *SHORT, "--resume").finish()
-    assert "resuming" in run.text
-    assert same_model(run, finished)
-    assert not run.work.exists()
-
-
-def kill(run: Run, step: int) -> None:
-    run.wait(until=lambda: (run.work / f"checkpoint-{step}").exists())
-    run.process.kill()
-    run.process.join()
-    assert run.process.exitcode == -signal.SIGKILL, run.text
-
-
-def test_killed_while_it_writes_a_checkpoint(finished, small, tmp_path):
-    run = Run(tmp_path / "model", small, *SHORT)
-    kill(run, 8)  # at once when the directory is there
-    for path in (run.work / "checkpoint-8").glob("trainer_state.json"):
-        path.unlink()  # it was quicker than we were
-    run = Run(run.output, small, *SHORT).finish()
-    assert "checkpoint-4" in run.text
-    assert same_model(run, finished)
-
-
-@pytest.mark.slow
-def test_killed_anywhere_it_is_the_same_run(finished, small, tmp_path):
-    rng = random.Random(1)
-    run = Run(tmp_path / "model", small, *SHORT)
-    for _ in range(8):
-        run.process.join(rng.uniform(1, 12))
-        if not run.process.is_alive():
-            break
-        run.process.kill()
-        run.process.join()
-        assert not run.output.exists() or len(list(run.output.iterdir())) == 8
-        run = Run(run.output, small, *SHORT)
-    run.finish()
-    assert same_model(run, finished)
-
-
 # --- Bad input -----------------------------------------------------------------------------------
-
-
-def refused(capsys, *arguments: str) -> str:
-    """Runs the program here; returns the one line that it says."""
-    assert fine_tune.main(list(arguments)) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    return said[0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["--learning-rate=0"], "argument --learning-rate: 0 is out of range: above 0"),
-        (["--learning-rate=nan"], "nan is out of range"),
+        (["--learning-rate=nan"], "nan is no finite number"),
         (["--learning-rate=2"], "at most 0.1"),
         (["--num-train-epochs=-1"], "out of range: above 0"),
         (["--per-device-train-batch-size=0"], "at least 1"),
         (["--per-device-train-batch-size=many"], "invalid whole number value: 'many'"),
         (["--warmup-steps=-5"], "at least 0"),
         (["--weight-decay=3"], "at most 1"),
+        (["--seed=-1"], "at least 0"),
+        (["--lora-rank=0"], "at least 1"),
+        (["--early-stopping-patience=1.5"], "invalid whole number value: '1.5'"),
         (["--epochs=3"], "unrecognized arguments: --epochs=3"),
+        (["--output=x"], "unrecognized arguments: --output=x"),
+        (["--output-dir=/"], "is a mount point"),
         (["--max-length=257"], "--max-length 257: {model} takes at most 256 tokens"),
-        (["--checkpoint=no/such-model"], "--checkpoint no/such-model is no directory"),
-        (["--checkpoint={tmp}"], "is no model that can be loaded"),
+        (["--checkpoint=no/such-model"], "--checkpoint no/such-model is not in the cache of this machine"),
+        (["--checkpoint={tmp}"], "--checkpoint {tmp} cannot be loaded"),
         (["--text-column=body"], "{small}"),
         (["--data={tmp}/none.csv"], "none.csv: no such file"),
         (["--resume"], "holds no checkpoint to go on from"),
-        (["--output={small}"], "is a file"),
-        (["--output={small}/model"], "cannot be written"),
-        (["--output=/proc/model"], "cannot be written"),
-        (["--output={home}"], "holds other things"),
-        (["--output={done}"], "holds a finished model: name another, or add --overwrite"),
+        (["--output-dir={small}"], "is a file"),
+        (["--output-dir={small}/model"], "cannot be written"),
+        (["--output-dir=/proc/model"], "cannot be written"),
+        (["--output-dir={home}"], "holds other things"),
+        (["--output-dir={done}"], "holds a finished model: name another, or add --overwrite"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, expected, capsys, small, finished, tmp_path):
     places = {"model": MODEL, "small": small, "tmp": tmp_path, "done": finished.output, "home": small.parent}
     before = sorted(tmp_path.rglob("*")), sorted(finished.output.iterdir()), sorted(small.parent.iterdir())
-    told = ["--data", str(small), "--output", str(tmp_path / "model"), "--checkpoint", MODEL]
+    told = ["--data", str(small), "--output-dir", str(tmp_path / "model"), "--checkpoint", MODEL]
     line = refused(capsys, *told, *(argument.format(**places) for argument in arguments))
     assert line.startswith("fine_tune.py: ")
     assert expected.format(**places) in line
@@ -366,29 +191,31 @@ def test_bad_data_is_refused_and_nothing_is_left(capsys, tmp_path):
                                            ["And a fourth", "b"]])  # fmt: skip
     one = write_csv(tmp_path / "one.csv", [[f"Text number {i}", "same"] for i in range(20)])
     for data, expected in ((few, "at least one label needs three"), (one, "one.csv")):
-        line = refused(capsys, "--data", str(data), "--output", str(tmp_path / "model"), "--checkpoint", MODEL)
+        line = refused(capsys, "--data", str(data), "--output-dir", str(tmp_path / "model"), "--checkpoint", MODEL)
         assert expected in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few.csv", "one.csv"]
 
 
 def test_a_second_run_keeps_out(capsys, small, tmp_path):
     run = Run(tmp_path / "model", small, *SHORT, slow=0.3)
-    run.wait(until=lambda: (run.work / "run.json").exists())
-    told = ["--data", str(small), "--output", str(run.output), "--checkpoint", MODEL]
+    run.wait(until=lambda: (run.work / "data" / "facts.json").exists())
+    told = ["--data", str(small), "--output-dir", str(run.output), "--checkpoint", MODEL]
     assert "another run writes to" in refused(capsys, *told, *SHORT)
     assert run.work.exists()
     run.process.kill()
 
 
-def test_a_rate_that_diverges_is_named(small, tmp_path):
-    run = Run(tmp_path / "model", small, "--max-steps=40", "--max-length=16", "--learning-rate=0.1", "--eval-steps=40",
-              "--warmup-steps=0", "--early-stopping-patience=0")  # fmt: skip
-    run.wait()
-    if run.process.exitcode == 2:
-        assert "lower --learning-rate" in run.refusal()
-        assert not run.work.exists()
-    else:  # it stays finite, and says that it is worthless
-        assert "It learned nothing" in run.finish().text
+def test_a_loss_that_is_no_number_is_named(small, tmp_path):
+    run = Run(tmp_path / "model", small, *SHORT, "--learning-rate=0.1", diverge=True)
+    assert "the loss of step 1 is nan: lower --learning-rate (it is 0.1)" in run.refusal()
+    assert sorted(tmp_path.iterdir()) == []
+
+
+def test_what_learned_nothing_is_told_so(finished):
+    scores = finished.metrics["test"]
+    lazy = Majority("news", 0.25, scores["macro_f1"])
+    assert "learned nothing" in fine_tune.advise(Scores(**scores), lazy)
+    assert not fine_tune.advise(Scores(**scores | {"macro_f1": lazy.macro_f1 + 0.1}), lazy)
 
 
 def test_a_file_that_cannot_be_written(small, tmp_path):
@@ -418,11 +245,13 @@ def test_a_full_disk(finished, small, tmp_path):
 
 def launch(output: Path, data, *arguments: str, command=()) -> tuple[str, int]:
     """Runs the program as a reader does; returns what it said and its peak memory in bytes."""
-    told = [sys.executable, *command, str(ROOT / "scripts/fine_tune.py"), "--data", str(data), "--output", str(output)]
+    told = [*command, str(ROOT / "scripts/fine_tune.py"), "--data", str(data), "--output-dir", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     log = output.with_suffix(".log")
     with log.open("w") as file:
-        process = subprocess.Popen([*told, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, *told, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
         _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, log.read_text()[-3000:]
     return log.read_text(), usage.ru_maxrss * 1024

@@ -13,10 +13,6 @@ COURSE = [path for room in ROOMS if room not in ("tests", "data/build") for path
 LONGEST_FUNCTION, LONGEST_FILE, MOST_SKIPS = 60, 400, 62
 LONG = {
     "helpers/doctor.py:examine",
-    "takehome/card.py:model_card",
-    "scripts/fine_tune.py",
-    "scripts/fine_tune.py:make_trainer",
-    "scripts/fine_tune.py:train",
     "scripts/mrpc_accelerate.py",
     "scripts/mrpc_accelerate.py:train",
     "scripts/pretrain_gpt2.py",

@@ -1,0 +1,58 @@
+"""A classifier from a checkpoint: the body that it holds, a head for these labels, and LoRA adapters if wanted."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from takehome.models import Loaded, load_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def build_classifier(checkpoint: str, revision: str | None, labels: list[str], pad_token_id: int) -> Loaded:
+    """The checkpoint with a classification head of these labels, in float32.
+
+    Raises:
+        InputError: its weights do not fit its config.
+        Exception: whatever the libraries raise if there is no such model.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    loaded = load_model(
+        AutoModelForSequenceClassification,
+        checkpoint,
+        new_head=True,
+        revision=revision,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={name: number for number, name in enumerate(labels)},
+        problem_type="single_label_classification",
+    )
+    loaded.model.config.pad_token_id = pad_token_id
+    return loaded
+
+
+def add_adapters(model: PreTrainedModel, rank: int, alpha: float) -> PeftModel:
+    """LoRA adapters on all linear layers of the body; the head is trained as a whole."""
+    warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")  # peft 0.21 asks for it
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = {name: type(module) for name, module in model.base_model.named_modules()}
+    targets = {name for name, kind in kinds.items() if kind in (torch.nn.Linear, Conv1D)}
+    prefix = model.base_model_prefix
+    head = [name for name, module in model.named_children() if name != prefix and list(module.parameters())]
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=sorted(f"{prefix}.{name}" for name in targets),
+        modules_to_save=head,
+        fan_in_fan_out=Conv1D in kinds.values(),  # which holds its weights transposed
+    )
+    return get_peft_model(model, config)

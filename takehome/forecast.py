@@ -1,0 +1,127 @@
+"""What a run will take, found out before it begins: seconds from timed steps, bytes from helpers.memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from takehome.settings import Settings
+from takehome.texts import column
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import BatchEncoding
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What was predicted of a run; None if the architecture's memory cannot be followed."""
+
+    steps: int
+    seconds: float
+    step_memory_bytes: int | None
+
+
+def predict(
+    model: torch.nn.Module, train: Dataset, collate: Callable[[list], BatchEncoding], evaluated: int, settings: Settings
+) -> Forecast:
+    """Times some steps, and works out the rest.
+
+    Args:
+        model: with its weights, on its device.
+        train: the training rows: input_ids, labels, length.
+        collate: makes a batch of rows.
+        evaluated: rows that are read without training, in the whole run.
+        settings: of the run.
+    """
+    size = settings.per_device_train_batch_size
+    seconds = time_step(model, *sample_batches(train, collate, settings), settings.bf16)
+    if settings.activation_checkpointing:
+        seconds *= 4 / 3  # the timed steps do without
+    forward = evaluated / settings.processes / size / 3  # a third of a step
+    seconds *= settings.steps * settings.gradient_accumulation_steps + forward
+    return Forecast(settings.steps, seconds, predict_memory(model, settings))
+
+
+def sample_batches(train: Dataset, collate: Callable[[list], BatchEncoding], settings: Settings) -> tuple:
+    """A first batch to warm up with, and three that stand for short, middling and long rows."""
+    order, size = np.argsort(column(train, "length")), settings.per_device_train_batch_size
+    roomy = settings.device == "cpu" and not settings.activation_checkpointing
+    warm_up = 1 if roomy else 1 / 2  # the longest, where it must fit
+    starts = [int(share * max(0, len(train) - size)) for share in (warm_up, 1 / 6, 1 / 2, 5 / 6)]
+    inputs = train.remove_columns("length")
+    first, *batches = [collate([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
+    return first, batches
+
+
+def time_step(model: torch.nn.Module, first: BatchEncoding, batches: list[BatchEncoding], bf16: bool) -> float:
+    """Seconds of forward and backward pass, the mean of some batches after `first`; the model stays as it was."""
+    import torch
+
+    device, seconds = next(model.parameters()).device, []
+    model.train()
+    with torch.random.fork_rng():
+        for batch in [first, *batches]:
+            start = time.perf_counter()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                loss = model(**batch.to(device)).loss
+            loss.backward()
+            loss.item()  # waits for a GPU
+            seconds.append(time.perf_counter() - start)
+    model.zero_grad()
+    return sum(seconds[1:]) / len(batches)
+
+
+def predict_memory(model: torch.nn.Module, settings: Settings) -> int | None:
+    """Bytes that a step takes at its longest; None if the architecture cannot be followed."""
+    from helpers.memory import estimate, trace
+
+    step = dict(
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        sequence_length=settings.max_length,
+        padded=True,
+        task="sequence-classification",
+        precision="bf16" if settings.bf16 else "fp32",
+        device="cuda" if settings.device == "cuda" else "cpu",
+        activation_checkpointing=settings.activation_checkpointing,
+    )
+    if not settings.lora:
+        with contextlib.suppress(ValueError):  # no closed form for this architecture
+            return estimate(model.config, num_gpus=settings.processes, **step).peak_bytes
+    try:
+        return trace(model, **step).peak_bytes
+    except Exception:  # each architecture that cannot be traced fails in its own way
+        return None
+
+
+def evaluated_rows(settings: Settings, validation: int, test: int) -> int:
+    """Rows that are read without training: validation each time, and test once."""
+    return math.ceil(settings.steps / settings.eval_steps) * validation + test
+
+
+def peak_memory(cuda: bool) -> int | None:
+    """Bytes: what torch held at most on a GPU, what the process held at most without one; None where nobody tells."""
+    if cuda:
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return None
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

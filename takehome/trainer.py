@@ -1,0 +1,246 @@
+"""Transformers' Trainer for texts: rows of like length together, whole checkpoints, one bar, an end on a signal."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from sklearn.metrics import accuracy_score, f1_score
+from tqdm import tqdm
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from takehome.checkpoints import claim, damage, remove_checkpoints, seal, write_file
+from takehome.commandline import Stopped, StopSignals
+from takehome.errors import InputError, one_line
+from takehome.settings import Settings
+from takehome.texts import column
+from takehome.unfinished import RECORD, STATE, best_of, has_ended
+
+MAIN = os.environ.get("RANK", "0") == "0"  # the process that speaks
+
+
+class LengthSampler:
+    """Orders rows so that those of a step are of like length; the order depends on seed and epoch alone."""
+
+    def __init__(self, lengths: np.ndarray, step_rows: int, seed: int):
+        self.lengths, self.step_rows, self.seed, self.epoch = lengths, step_rows, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng, size = np.random.default_rng([self.seed, self.epoch]), self.step_rows
+        rows = rng.permutation(len(self))
+        window = np.arange(len(rows)) // (50 * size)  # sorted among so many steps: grouped, and still random
+        rows = rows[np.lexsort([self.lengths[rows], window])]
+        whole = len(rows) // size * size
+        steps = rng.permutation(rows[:whole].reshape(-1, size))
+        return map(int, np.concatenate([steps.ravel(), rng.permutation(rows[whole:])]))
+
+
+class Progress(TrainerCallback):
+    """Shows a bar, refuses a loss that is no number, and ends the run after the step in which a signal came."""
+
+    def __init__(self, work: Path, sampler: LengthSampler):
+        self.work, self.sampler = work, sampler
+        self.stop = StopSignals(self.write)
+        self.bar, self.asked = None, 0
+
+    def write(self, line: str) -> None:
+        if MAIN:
+            tqdm.write(line)
+
+    def on_train_begin(self, arguments, state, control, **_):
+        if state.best_global_step:  # where the folder was when that was written says nothing
+            state.best_model_checkpoint = str(self.work / f"checkpoint-{state.best_global_step}")
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            unit="step",
+            disable=not MAIN,
+            mininterval=1,
+        )
+
+    def on_epoch_begin(self, arguments, state, control, **_):
+        self.sampler.epoch = int(state.epoch or 0)
+
+    def on_step_end(self, arguments, state, control, **_):
+        self.bar.update(state.global_step - self.bar.n)
+        self.asked = agree(self.stop.asked, arguments.device)
+        control.should_save |= bool(self.asked)
+
+    def on_save(self, arguments, state, control, **_):
+        if self.asked:
+            raise Stopped(self.asked)
+
+    def on_log(self, arguments, state, control, logs, **_):
+        if "loss" in logs:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+            if not math.isfinite(logs["loss"]):
+                raise InputError(
+                    f"the loss of step {state.global_step} is {logs['loss']}: lower --learning-rate "
+                    f"(it is {arguments.learning_rate:g})"
+                )
+
+    def on_evaluate(self, arguments, state, control, metrics, **_):
+        if state.global_step:
+            self.write(
+                f"step {state.global_step:<7}validation loss {metrics['eval_loss']:.4f}, macro-F1 "
+                f"{metrics['eval_macro_f1']:.4f}, accuracy {metrics['eval_accuracy']:.4f}"
+            )
+
+
+def agree(asked: int, device: torch.device) -> int:
+    """The signal that any of the processes was sent, or 0; all must call it after the same step."""
+    if not torch.distributed.is_initialized():
+        return asked
+    shared = torch.tensor(asked, device=device)
+    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+    return int(shared)
+
+
+class TextTrainer(Trainer):
+    """Writes checkpoints that say whether they are whole, keeps the best, and goes on as if it had never stopped."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        splits: dict[str, Dataset],
+        weights: np.ndarray | None,
+        settings: Settings,
+        work: Path,
+    ):
+        self.work, self.settings, self.test_rows = work, settings, splits["test"]
+        self.sampler = LengthSampler(column(splits["train"], "length"), settings.batch_size, settings.seed)
+        self.progress = Progress(work, self.sampler)
+        callbacks = [self.progress]
+        if settings.early_stopping_patience:
+            callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
+        super().__init__(
+            model,
+            training_arguments(settings, work),
+            DataCollatorWithPadding(tokenizer),
+            splits["train"],
+            splits["validation"],
+            tokenizer,
+            compute_loss_func=weighted_loss(weights),
+            compute_metrics=metrics,
+            callbacks=callbacks,
+            preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
+        )
+        self.remove_callback(PrinterCallback)  # there is one bar, ours
+
+    def _get_train_sampler(self, dataset=None):
+        return self.sampler  # transformers' own one draws another order after a resume
+
+    def run(self, start: Path | None) -> None:
+        """Trains, from a checkpoint on if there is one, and loads the best weights.
+
+        Raises:
+            Stopped: a signal came; a checkpoint is there.
+            InputError: the loss is no number, or the best checkpoint was damaged.
+        """
+        if start and has_ended(start):  # Trainer would forget that, and train on
+            self.state = TrainerState.load_from_json(str(start / STATE))
+            self._load_best_model()
+            return
+        try:
+            with self.progress.stop:
+                self.train(resume_from_checkpoint=str(start) if start else None)
+        finally:
+            if self.progress.bar is not None:
+                self.progress.bar.close()
+
+    def _load_best_model(self) -> None:
+        best = self.work / f"checkpoint-{self.state.best_global_step}"
+        if wrong := damage(best):
+            raise InputError(f"{best}, the best checkpoint, cannot be used: {wrong}")
+        self.state.best_model_checkpoint = str(best)
+        super()._load_best_model()
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Claims the folder before it is written, and seals it after."""
+        folder, main = self.work / f"checkpoint-{self.state.global_step}", self.is_world_process_zero()
+        if main:
+            claim(folder, "checkpoint")
+            write_file(folder / RECORD, json.dumps(asdict(self.settings)))
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if main:
+            seal(folder)
+            remove_checkpoints(self.work, 2, self.progress.write, keep=best_of)
+        self.accelerator.wait_for_everyone()
+
+
+def training_arguments(settings: Settings, work: Path) -> TrainingArguments:
+    """What Trainer is told.
+
+    Raises:
+        InputError: the settings do not go together, or not with this machine.
+    """
+    try:
+        return TrainingArguments(
+            output_dir=str(work),
+            seed=settings.seed,
+            use_cpu=settings.device == "cpu",
+            bf16=settings.bf16,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            weight_decay=settings.weight_decay,
+            num_train_epochs=settings.num_train_epochs,
+            max_steps=settings.max_steps or -1,
+            per_device_train_batch_size=settings.per_device_train_batch_size,
+            per_device_eval_batch_size=2 * settings.per_device_train_batch_size,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            activation_checkpointing=settings.activation_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False} if settings.activation_checkpointing else None,
+            eval_strategy="steps",
+            eval_steps=settings.eval_steps,
+            save_steps=settings.eval_steps,
+            load_best_model_at_end=True,
+            metric_for_best_model="macro_f1",
+            logging_steps=max(1, settings.steps // 60),
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            restore_callback_states_from_checkpoint=True,
+            accelerator_config={"use_configured_state": True},  # the processes have met already
+        )
+    except ValueError as cause:
+        raise InputError(one_line(cause)) from cause
+
+
+def weighted_loss(weights: np.ndarray | None) -> Callable[..., torch.Tensor]:
+    """Cross-entropy, summed over the rows of a step and divided by their number; `weights` are those of the classes."""
+    given = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+
+    def loss(outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
+        own = None if given is None else given.to(outputs.logits.device)
+        losses = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, own, reduction="none")
+        return losses.sum() / (num_items_in_batch or len(labels))
+
+    return loss
+
+
+def metrics(predicted: EvalPrediction) -> dict[str, float]:
+    """What is looked at while training; macro-F1 is the mean over the classes that have rows."""
+    guesses = predicted.predictions.argmax(-1)
+    score = f1_score(predicted.label_ids, guesses, average="macro", labels=np.unique(predicted.label_ids))
+    return {"accuracy": accuracy_score(predicted.label_ids, guesses), "macro_f1": score}

@@ -1,0 +1,162 @@
+"""The program scripts/fine_tune.py in processes of its own, for tests.
+
+They are forked from a process that has imported torch already: a real process, killed with a real signal, that starts
+in a moment.
+"""
+
+import csv
+import ctypes
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.profiles import ROOT, load_profile
+
+load_profile("reduced")  # offline, before any library is imported
+import fine_tune  # noqa: E402
+
+MODEL = str(ROOT / "data/models/distilbert")
+DOCUMENTS = ROOT / "data/documents.csv"
+SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=64")
+
+FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
+if FORKS:
+    context.set_forkserver_preload(
+        ["torch", "accelerate", "datasets", "sklearn.metrics", "psutil", "takehome.trainer", "fine_tune",
+         "transformers.models.distilbert.modeling_distilbert", "matplotlib.pyplot", "helpers.memory", "helpers.curves"]
+    )  # fmt: skip
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
+
+
+def child(arguments, output, file_size, disk, slow, diverge):
+    """Runs the program in a forked process.
+
+    Args:
+        arguments: of the command line.
+        output: file that gets what it says.
+        file_size: bytes that a file may have.
+        disk: (folder, bytes): a disk of that size is mounted there.
+        slow: seconds that each step takes at least.
+        diverge: whether the loss is no number.
+    """
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    from takehome import trainer
+
+    if slow:
+        order = trainer.LengthSampler.__iter__
+        trainer.LengthSampler.__iter__ = lambda self: (time.sleep(slow / 16) or row for row in order(self))
+    if diverge:
+        trainer.weighted_loss = lambda weights: lambda outputs, labels, **_: outputs.logits.sum() * math.nan
+    if file_size:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    if disk:
+        folder, size = disk
+        libc = ctypes.CDLL(None, use_errno=True)
+        new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
+        if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
+            os._exit(77)
+        if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
+            os._exit(77)
+    code = 1
+    try:
+        code = fine_tune.main(arguments)
+    finally:
+        if disk:
+            print("left behind:", sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*")), flush=True)
+        sys.stdout.flush()
+        os._exit(code)
+
+
+class Run:
+    """The program, started in a process of its own."""
+
+    begin = 0
+
+    def __init__(self, output, data, *arguments, checkpoint=MODEL, file_size=0, disk=None, slow=0.0, diverge=False):
+        self.output = Path(output)
+        self.log = self.output.parent.with_name(f"{self.output.parent.name}-{self.output.name}.log")
+        self.begin = len(self.text)  # what an earlier run into the same place said
+        told = ["--data", str(data), "--output-dir", str(output), "--checkpoint", checkpoint, *arguments]
+        self.process = context.Process(target=child, args=(told, self.log, file_size, disk, slow, diverge), daemon=True)
+        self.process.start()
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()[self.begin :] if self.log.exists() else ""
+
+    @property
+    def work(self) -> Path:
+        return fine_tune.unfinished(self.output)
+
+    @property
+    def metrics(self) -> dict:
+        return json.loads((self.output / "metrics.json").read_text())
+
+    def wait(self, until=None, seconds=300) -> None:
+        end = time.monotonic() + seconds
+        while self.process.is_alive() and not (until and until()):
+            assert time.monotonic() < end, f"still running after {seconds} s:\n{self.text}"
+            time.sleep(0.01)
+
+    def finish(self, code: int = 0) -> "Run":
+        self.wait()
+        self.process.join()
+        assert self.process.exitcode == code, self.text
+        return self
+
+    def refusal(self, code: int = 2) -> str:
+        """Waits for the program to refuse; returns its only line on it."""
+        self.finish(code)
+        assert "Traceback" not in self.text, self.text
+        (line,) = [line for line in self.text.splitlines() if line.startswith("fine_tune.py: ")]
+        return line
+
+
+def write_csv(path: Path, rows, header=("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def documents() -> list[list[str]]:
+    """Texts and labels."""
+    with DOCUMENTS.open(encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+def write_small(folder: Path) -> Path:
+    """160 rows of all six classes."""
+    return write_csv(folder / "small.csv", documents()[::4][:160])
+
+
+def same_model(run: Run, whole: Run) -> bool:
+    left, right = run.metrics, whole.metrics
+    assert left["test"] == right["test"]
+    assert left["validation"] == right["validation"]
+    return (run.output / "model.safetensors").read_bytes() == (whole.output / "model.safetensors").read_bytes()
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Runs the program here; returns the one line that it says."""
+    assert fine_tune.main(list(arguments)) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    return said[0]
