@@ -134,6 +134,8 @@ def network_reason(error: BaseException) -> str:
             "its certificate is not trusted: the clock of this machine is wrong, or a proxy reads along and "
             "SSL_CERT_FILE must name its certificate"
         )
+    if "[SSL" in text:
+        return f"no secure connection can be made; something in between, or HF_ENDPOINT, is wrong: {text}"
     kinds = [kind.__name__ for kind in type(error).__mro__]  # http.client need not be imported for this
     if "RemoteDisconnected" in kinds:
         return "the connection was closed without an answer"
@@ -195,12 +197,12 @@ def bound_waits() -> None:
         from huggingface_hub.utils import _http
     except ImportError:  # before the install there is nothing to bound
         return
-    file_seconds = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or FILE_SECONDS)
     failing = []  # the times of the failures that no good answer has ended yet
 
     class Client(httpx2.Client):
         def send(self, request, **options):
             begin = time.monotonic()
+            file_seconds = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or FILE_SECONDS)
             if failing and begin - failing[-1] > PATIENCE:  # long ago
                 failing.clear()
             seconds = min(file_seconds, max(1.0, failing[0] + PATIENCE - begin)) if failing else file_seconds

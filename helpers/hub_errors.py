@@ -114,7 +114,7 @@ def _reason(chain: list, what: str, cache: str) -> str:
         return _reason_of_dataset(texts, what)
     if kinds & {"HFValidationError", "HfUriError"}:
         return f"{what} is neither a folder here nor a name on the Hub, which has the form owner/name: correct it"
-    if "CERTIFICATE_VERIFY_FAILED" in texts:
+    if "[SSL" in texts:
         return f"{what} cannot be loaded: {endpoint()}: {network_reason(OSError(texts))}"
     if "trust_remote_code" in texts:
         return f"{what} wants to run program code of its own, and we never run code of others: choose another"

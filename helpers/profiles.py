@@ -245,6 +245,8 @@ def _layers(wanted: str | os.PathLike) -> list[dict]:
 
 
 def _read(file: Path) -> dict:
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise ProfileError(f"cannot read the profile {file}: it is not a file")
     try:
         return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:

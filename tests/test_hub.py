@@ -209,6 +209,7 @@ def test_what_is_not_the_hubs_fault_is_not_blamed_on_it(tmp_path):
         (PermissionError(13, "Permission denied", "/hub/x"), "me/mine", "/hub/x may not be read or written"),
         (HFValidationError("bad"), "a b", "a b is neither a folder here nor a name on the Hub"),
         (OSError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), "me/mine", "its certificate is not trusted"),
+        (OSError("[SSL: WRONG_VERSION_NUMBER] wrong"), "me/mine", "no secure connection can be made"),
         (ValueError("Please pass the argument `trust_remote_code=True`"), "me/mine", "we never run code of others"),
         (RuntimeError("size mismatch for a.weight"), "me/mine", "the weights of me/mine do not fit its config.json"),
         (ValueError("BuilderConfig 'x' not found.\nAvailable: ['a']"), "me/mine", "x' not found. Available: ..a"),

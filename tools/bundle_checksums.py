@@ -43,6 +43,8 @@ def read_list(path: Path) -> dict[str, str]:
     Raises:
         BundleError: it is not there, cut, changed, or names what is not inside the bundle.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise BundleError(f"{path} is not a file: {AGAIN}")
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:

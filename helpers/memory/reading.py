@@ -272,16 +272,16 @@ def _read_json(path: Path) -> dict:
 
 
 def _download_config(name: str) -> Path:
-    from helpers.profiles import check_hub
+    from helpers.hub import check_hub
+    from helpers.hub_errors import explain
 
-    no_hub = check_hub()  # before huggingface_hub is imported: it would wait long for a Hub that is not there
+    check_hub()  # before huggingface_hub is imported: it would wait long for a Hub that is not there
     try:
         from huggingface_hub import hf_hub_download
 
         return Path(hf_hub_download(name, "config.json"))
     except Exception as error:
-        reason = no_hub or (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{name}: not in the table, and its config could not be fetched: {reason}") from None
+        raise ValueError(f"{name} is not in the table; {explain(error, name)}") from None
 
 
 def check_fit(a: Architecture, settings: Settings, task: str | None) -> None:
