@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("helpers", "takehome", "scripts", "tools", "tests", "data/build")
 PACKAGES = ("helpers", "takehome")  # these are imported by their name; of the other rooms each file is a module
@@ -114,3 +116,31 @@ def test_few_lines_are_kept_from_the_formatter():
         if mark in line
     ]
     assert len(lines) < MOST_SKIPS, lines
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "SETUP.md", "INSTRUCTOR.md", "CONTRIBUTING.md", "AGENTS.md", "CHANGELOG.md"]
+)
+def test_pages_name_files_that_are_there(page):
+    """In links, and where a path stands as code; NN and NAME stand for something else."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rooms = "|".join((*ROOMS, "data", "notebooks"))
+    named = re.findall(rf"`((?:{rooms})/[\w./-]*)", text) + re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [name for name in named if not re.search("NN|NAME", name) and not (ROOT / name).exists()] == []
+
+
+ONE_PLACE = {  # a word of CONTRIBUTING.md's table, and what stands in its file and in no other of the course
+    "encoding": "from charset_normalizer",
+    "colour": "#0072B2",
+    "Hub": "HUB_SECONDS = ",
+    "GPU": "GPU(312e12",
+    "family": "class Family",
+}
+
+
+@pytest.mark.parametrize("word", ONE_PLACE)
+def test_a_change_has_one_place(word):
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split("## One place for each change")[1].split("##")[0]
+    (file,) = re.findall(rf"^\|[^|]*\b{word}\b[^|]*\| `([\w./]+)`", table, re.MULTILINE)
+    assert [name_of(path) for path in COURSE if ONE_PLACE[word] in path.read_text(encoding="utf-8")] == [file]

@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from helpers import memory
+from helpers.palette import BLUE, VERMILLION
 
 # Small shapes: what makes memory does not depend on the size, and a step takes well under a second.
 GPT2 = {"model_type": "gpt2", "n_layer": 3, "n_embd": 192, "n_head": 6, "vocab_size": 4096, "n_positions": 512,
@@ -476,7 +477,7 @@ def draw(errors: dict[str, list[float]], path: Path) -> None:
     axes = plt.subplots(figsize=(8, 2.9), layout="constrained")[1]
     axes.axvline(0, color="#333333", linewidth=1)
     for row, (rule, values) in enumerate(reversed(errors.items())):
-        colour = "#0072B2" if rule == "estimate" else "#D55E00"
+        colour = BLUE if rule == "estimate" else VERMILLION
         axes.plot([100 * value for value in values], [row] * len(values), "o", color=colour, alpha=0.5, markersize=6)
         median = statistics.median(abs(value) for value in values)
         axes.text(102, row, f"{100 * median:.2g} %", va="center", ha="right", fontsize=9)

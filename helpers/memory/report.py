@@ -5,18 +5,19 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass, field
 
+from helpers.palette import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
+
 NOT_SEEN = "Not seen: kernel workspaces, allocator fragmentation and the CUDA context (often 0.5 to 2 GB together)."
 
-# Okabe and Ito's palette: distinguishable with any colour vision.
 COLOURS = {
-    "weights": "#0072B2",
-    "optimizer state": "#E69F00",
-    "batch": "#999999",
-    "weights in half precision": "#56B4E9",
-    "gradients": "#009E73",
-    "activations": "#D55E00",
-    "temporaries": "#CC79A7",
-    "gathered, buckets": "#F0E442",
+    "weights": BLUE,
+    "optimizer state": ORANGE,
+    "batch": GREY,
+    "weights in half precision": SKY,
+    "gradients": GREEN,
+    "activations": VERMILLION,
+    "temporaries": PURPLE,
+    "gathered, buckets": YELLOW,
 }
 
 
