@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.profiles import load_profile
+
+load_profile("reduced")  # offline, before any library is imported
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The modules that take longest, so that they begin first and no core waits for them at the end.

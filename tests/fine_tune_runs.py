@@ -1,38 +1,27 @@
 """The program scripts/fine_tune.py in processes of its own, for tests.
 
-They are forked from a process that has imported torch already: a real process, killed with a real signal, that starts
-in a moment.
+They are forked from a warm one: a real process, killed with a real signal, that starts in a moment.
 """
 
 import csv
-import ctypes
 import json
 import math
-import multiprocessing
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+import fine_tune
 import pytest
+import warm
 
-from helpers.profiles import ROOT, load_profile
-
-load_profile("reduced")  # offline, before any library is imported
-import fine_tune  # noqa: E402
+from helpers.profiles import ROOT
 
 MODEL = str(ROOT / "data/models/distilbert")
 DOCUMENTS = ROOT / "data/documents.csv"
 SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=64")
 
-FORKS = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
-context = multiprocessing.get_context("forkserver" if FORKS else "spawn")
-if FORKS:
-    context.set_forkserver_preload(
-        ["torch", "accelerate", "datasets", "sklearn.metrics", "psutil", "takehome.trainer", "fine_tune",
-         "transformers.models.distilbert.modeling_distilbert", "matplotlib.pyplot", "helpers.memory", "helpers.curves"]
-    )  # fmt: skip
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
 
 
@@ -52,9 +41,7 @@ def child(arguments, output, file_size, disk, slow, diverge):
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    warm.write_to(output)
     from takehome import trainer
 
     if slow:
@@ -63,24 +50,16 @@ def child(arguments, output, file_size, disk, slow, diverge):
     if diverge:
         trainer.weighted_loss = lambda weights: lambda outputs, labels, **_: outputs.logits.sum() * math.nan
     if file_size:
-        import resource
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error, as on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+        warm.limit_files(file_size)
     if disk:
-        folder, size = disk
-        libc = ctypes.CDLL(None, use_errno=True)
-        new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
-        if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
-            os._exit(77)
-        if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
-            os._exit(77)
+        warm.mount_disk(*disk)
     code = 1
     try:
         code = fine_tune.main(arguments)
     finally:
         if disk:
-            print("left behind:", sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*")), flush=True)
+            folder = Path(disk[0])
+            print("left behind:", sorted(str(path.relative_to(folder)) for path in folder.rglob("*")), flush=True)
         sys.stdout.flush()
         os._exit(code)
 
@@ -95,7 +74,9 @@ class Run:
         self.log = self.output.parent.with_name(f"{self.output.parent.name}-{self.output.name}.log")
         self.begin = len(self.text)  # what an earlier run into the same place said
         told = ["--data", str(data), "--output-dir", str(output), "--checkpoint", checkpoint, *arguments]
-        self.process = context.Process(target=child, args=(told, self.log, file_size, disk, slow, diverge), daemon=True)
+        self.process = warm.context.Process(
+            target=child, args=(told, self.log, file_size, disk, slow, diverge), daemon=True
+        )
         self.process.start()
 
     @property

@@ -5,23 +5,21 @@ macOS a forked process may not use the system's BLAS, which torch does, and Wind
 is a fresh interpreter: slower, the same in all else.
 """
 
+import ctypes
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.profiles import load_profile
-
-load_profile("reduced")  # offline, before any library is imported
-
 PRELOADED = [
     *("torch", "torch.utils.checkpoint", "accelerate", "datasets", "tqdm", "psutil", "sklearn.metrics"),
     *("transformers.trainer", "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"),
     *("transformers.models.distilbert.modeling_distilbert", "transformers.models.gpt2.tokenization_gpt2"),
-    *("matplotlib.pyplot", "helpers.memory", "helpers.flops", "helpers.curves"),
+    *("matplotlib.pyplot", "helpers.memory", "helpers.flops", "helpers.curves", "takehome.trainer"),
 ]
 CAN_FORK = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
 
@@ -57,12 +55,38 @@ def run_program(path: Path, *words, environment: dict | None = None, timeout: fl
     return run(_as_main, str(path), *map(str, words), environment=environment, timeout=timeout)
 
 
-def _call(output: Path, environment: dict, function, arguments: tuple) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
+def write_to(output: Path) -> None:
+    """From now on, stdout and stderr of this process are appended to a file."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+
+
+def limit_files(size: int) -> None:
+    """This process cannot write a file of more bytes than this; it gets an error, as on a full disk. Not on Windows."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def mount_disk(folder: Path, size: int) -> None:
+    """Mounts an empty disk of so many bytes, which this process alone sees; ends it with 77 where that is not allowed.
+
+    Linux only.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
+    if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
+        os._exit(77)
+    if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
+        os._exit(77)
+
+
+def _call(output: Path, environment: dict, function, arguments: tuple) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    write_to(output)
     function(*arguments)
 
 
