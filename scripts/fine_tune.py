@@ -21,7 +21,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,21 +30,23 @@ import numpy as np
 
 from helpers.allocator import keep_freed_memory
 from helpers.hub import check_hub
+from takehome import forecast
 from takehome.card import Measured, Results, summarise, write_results
 from takehome.checkpoints import checkpoints, seal, step_of
 from takehome.classifier import add_adapters, build_classifier
 from takehome.commandline import Parser, Stopped, number, stopped_by_signals
 from takehome.errors import InputError, explain_limits, one_line
-from takehome.forecast import Forecast, duration, evaluated_rows, peak_memory, predict
+from takehome.forecast import Forecast, duration, peak_memory
 from takehome.metrics import Majority, Scores
 from takehome.models import is_local
 from takehome.settings import Settings, choose_epochs, class_weights, evaluation_steps, learning_rate
-from takehome.texts import Facts, Source, bad_checkpoint, column, describe, load_tokenizer, prepare
+from takehome.texts import Facts, LoadedTokenizer, Source, bad_checkpoint, column, describe, load_tokenizer, prepare
 from takehome.unfinished import (
     MODEL,
     begin_data,
     find_start,
     has_ended,
+    read_record,
     refuse_place,
     unfinished,
     whole,
@@ -140,7 +142,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     train.add_argument("--early-stopping-patience", type=number(int, 0), default=3, help="in evaluations; 0: never")
     kinds, why = ["auto", "balanced", "sqrt", "none"], "auto: sqrt if a class has over 3 times the rows of another"
     train.add_argument("--class-weights", choices=kinds, default="auto", help=why)
-    train.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="by default on GPUs that compute in it")
+    train.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="by default where it is faster")
     train.add_argument("--activation-checkpointing", action="store_true")
     train.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=42)
     train.add_argument("--use-cpu", action="store_true")
@@ -154,9 +156,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
 # --- Before the run ------------------------------------------------------------------------------
 
 
-def prepare_data(options: Options, work: Path) -> None:
+def prepare_data(options: Options, loaded: LoadedTokenizer, work: Path) -> None:
     """Reads and tokenises the data into a folder below `work`, and says what was found."""
-    loaded = load_tokenizer(options.checkpoint, options.checkpoint_revision, options.max_length)
     source = Source(
         options.data, options.text_column, options.label_column, options.dataset_config, options.dataset_revision
     )
@@ -182,7 +183,7 @@ def decide(options: Options, facts: Facts, device: str) -> Settings:
     epochs = options.num_train_epochs or choose_epochs(facts.rows["train"], len(facts.labels), batch_size)
     steps_per_epoch = math.ceil(facts.rows["train"] / batch_size)
     steps = options.max_steps or math.ceil(steps_per_epoch * epochs)
-    able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    on_gpu = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     decided = dict(
         text_column=facts.text_column,
         label_column=facts.label_column,
@@ -196,17 +197,15 @@ def decide(options: Options, facts: Facts, device: str) -> Settings:
         batch_size=batch_size,
         eval_steps=min(steps, options.eval_steps or evaluation_steps(steps_per_epoch)),
         device=device,
-        bf16=able if options.bf16 is None else options.bf16,
+        bf16=(None if device == "cpu" else on_gpu) if options.bf16 is None else options.bf16,
     )
     told = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in decided}
     return Settings(**told, **decided)
 
 
-def announce(options: Options, facts: Facts, settings: Settings, trainer: TextTrainer, weights: str) -> Forecast:
+def announce(options: Options, facts: Facts, trainer: TextTrainer, predicted: Forecast, weights: str) -> None:
     """Says what the run will take."""
-    evaluated = evaluated_rows(settings, facts.rows["validation"], facts.rows["test"])
-    forecast = predict(trainer.model, trainer.train_dataset, trainer.data_collator, evaluated, settings)
-    parameters = list(trainer.model.parameters())
+    settings, parameters = trainer.settings, list(trainer.model.parameters())
     total, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
     say("model", f"{options.checkpoint}: {total:,} parameters, {trained:,} trained, {settings.precision}")
     default = f"the default for a width of {facts.width}{' with LoRA' if settings.lora else ''}"
@@ -219,12 +218,11 @@ def announce(options: Options, facts: Facts, settings: Settings, trainer: TextTr
         f"{settings.steps:,} steps of {settings.batch_size} rows, {epochs:.3g} {'epoch' if epochs == 1 else 'epochs'}"
         f"{processes}; validation every {settings.eval_steps:,} steps",
     )
-    memory, beside = forecast.step_memory_bytes, ""
-    if settings.device != "cuda" and (peak := peak_memory(False)):  # so far, without the averages that AdamW keeps
-        beside = f"; about {(peak + 8 * trained) / 1e9:.2f} GB with Python and the libraries"
+    memory, beside = predicted.step_memory_bytes, ""
+    if settings.device != "cuda" and (peak := peak_memory(False)):  # of the timed steps
+        beside = f"; about {peak / 1e9:.2f} GB with Python and the libraries"
     say("memory", f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted")
-    say("time", f"about {duration(forecast.seconds)}, from 3 timed steps")
-    return forecast
+    say("time", f"about {duration(predicted.seconds)}, from 3 timed steps")
 
 
 # --- The run -------------------------------------------------------------------------------------
@@ -247,8 +245,9 @@ def run(options: Options) -> None:
             raise InputError(f"--resume: {work} holds no checkpoint to go on from: leave --resume away to begin")
     except InputError as error:
         raise InputError(f"--output-dir: {error}") from error
+    loaded = load_tokenizer(options.checkpoint, options.checkpoint_revision, options.max_length)
     with working_folder(work, note):
-        prepare_data(options, work)
+        prepare_data(options, loaded, work)
         train(options)
 
 
@@ -269,9 +268,12 @@ def train(options: Options) -> None:
     settings = decide(options, facts, processes.device.type)
     start = [find_start(work, asdict(settings), options.overwrite, note) if MAIN else None]
     checkpoint = broadcast_object_list(start)[0]
+    if checkpoint and settings.bf16 is None:
+        settings = replace(settings, bf16=read_record(checkpoint)["bf16"])
 
     transformers.set_seed(options.seed)  # the new head is drawn here
-    trainer, forecast, why = build(options, facts, settings, work)
+    trainer, predicted, why = build(options, facts, settings, work)
+    settings = trainer.settings
     if checkpoint:
         say("resuming", f"{checkpoint}{': its training was over' if has_ended(checkpoint) else ''}")
 
@@ -289,7 +291,7 @@ def train(options: Options) -> None:
     )
     if MAIN:
         history = trainer.state.log_history
-        results = summarise(facts, settings, guesses, history, why, forecast, measured)
+        results = summarise(facts, settings, guesses, history, why, predicted, measured)
         write_output(options, trainer, results)
         say_results(options, results)
     processes.wait_for_everyone()
@@ -297,7 +299,9 @@ def train(options: Options) -> None:
 
 def build(options: Options, facts: Facts, settings: Settings, work: Path) -> tuple[TextTrainer, Forecast, str]:
     """Model and data, ready to train; says what the run will take. Returns the trainer, that, and why these weights."""
+    from accelerate.utils import broadcast_object_list
     from datasets import Dataset
+    from transformers import DataCollatorWithPadding
 
     from takehome.trainer import TextTrainer
 
@@ -312,11 +316,16 @@ def build(options: Options, facts: Facts, settings: Settings, work: Path) -> tup
     for name in ("validation", "test"):
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
     weights, why = class_weights(options.class_weights, facts.counts["train"])
+    batches = forecast.sample_batches(splits["train"], DataCollatorWithPadding(tokenizer), settings)
+    if settings.bf16 is None:
+        settings = replace(settings, bf16=broadcast_object_list([forecast.faster_in_bf16(model, batches)])[0])
     trainer = TextTrainer(model, tokenizer, splits, weights, settings, work)
-    forecast = announce(options, facts, settings, trainer, why)
+    evaluated = forecast.evaluated_rows(settings, facts.rows["validation"], facts.rows["test"])
+    predicted = forecast.predict(trainer.model, batches, evaluated, settings)
+    announce(options, facts, trainer, predicted, why)
     if loaded.new:
         say("new", f"{', '.join(loaded.new)}: not in the checkpoint, drawn at random")
-    return trainer, forecast, why
+    return trainer, predicted, why
 
 
 def write_output(options: Options, trainer: TextTrainer, results: Results) -> None:

@@ -30,46 +30,51 @@ class Forecast:
     step_memory_bytes: int | None
 
 
-def predict(
-    model: torch.nn.Module, train: Dataset, collate: Callable[[list], BatchEncoding], evaluated: int, settings: Settings
-) -> Forecast:
-    """Times some steps, and works out the rest.
-
-    Args:
-        model: with its weights, on its device.
-        train: the training rows: input_ids, labels, length.
-        collate: makes a batch of rows.
-        evaluated: rows that are read without training, in the whole run.
-        settings: of the run.
-    """
-    size = settings.per_device_train_batch_size
-    seconds = time_step(model, *sample_batches(train, collate, settings), settings.bf16)
-    if settings.activation_checkpointing:
-        seconds *= 4 / 3  # the timed steps do without
-    forward = evaluated / settings.processes / size / 3  # a third of a step
-    seconds *= settings.steps * settings.gradient_accumulation_steps + forward
-    return Forecast(settings.steps, seconds, predict_memory(model, settings))
-
-
-def sample_batches(train: Dataset, collate: Callable[[list], BatchEncoding], settings: Settings) -> tuple:
+@dataclass(frozen=True)
+class Batches:
     """A first batch to warm up with, and three that stand for short, middling and long rows."""
+
+    first: BatchEncoding
+    timed: list[BatchEncoding]
+
+
+def sample_batches(train: Dataset, collate: Callable[[list], BatchEncoding], settings: Settings) -> Batches:
+    """Batches of the training rows (input_ids, labels, length), as `collate` makes them."""
     order, size = np.argsort(column(train, "length")), settings.per_device_train_batch_size
     roomy = settings.device == "cpu" and not settings.activation_checkpointing
     warm_up = 1 if roomy else 1 / 2  # the longest, where it must fit
     starts = [int(share * max(0, len(train) - size)) for share in (warm_up, 1 / 6, 1 / 2, 5 / 6)]
     inputs = train.remove_columns("length")
-    first, *batches = [collate([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
-    return first, batches
+    first, *timed = [collate([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
+    return Batches(first, timed)
 
 
-def time_step(model: torch.nn.Module, first: BatchEncoding, batches: list[BatchEncoding], bf16: bool) -> float:
-    """Seconds of forward and backward pass, the mean of some batches after `first`; the model stays as it was."""
+def predict(model: torch.nn.Module, batches: Batches, evaluated: int, settings: Settings) -> Forecast:
+    """Times some steps, and works out the rest.
+
+    Args:
+        model: with its weights, on its device.
+        batches: to time.
+        evaluated: rows that are read without training, in the whole run.
+        settings: of the run.
+    """
+    seconds = time_step(model, batches, settings.bf16)
+    if settings.activation_checkpointing:
+        seconds *= 4 / 3  # the timed steps do without
+    forward = evaluated / settings.processes / settings.per_device_train_batch_size / 3  # a third of a step
+    seconds *= settings.steps * settings.gradient_accumulation_steps + forward
+    seconds += settings.steps * time_update(model)
+    return Forecast(settings.steps, seconds, predict_memory(model, settings))
+
+
+def time_step(model: torch.nn.Module, batches: Batches, bf16: bool) -> float:
+    """Seconds of forward and backward pass, the mean of the timed batches; the model stays as it was."""
     import torch
 
     device, seconds = next(model.parameters()).device, []
     model.train()
     with torch.random.fork_rng():
-        for batch in [first, *batches]:
+        for batch in [batches.first, *batches.timed]:
             start = time.perf_counter()
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = model(**batch.to(device)).loss
@@ -77,7 +82,33 @@ def time_step(model: torch.nn.Module, first: BatchEncoding, batches: list[BatchE
             loss.item()  # waits for a GPU
             seconds.append(time.perf_counter() - start)
     model.zero_grad()
-    return sum(seconds[1:]) / len(batches)
+    return sum(seconds[1:]) / len(batches.timed)
+
+
+def time_update(model: torch.nn.Module) -> float:
+    """Seconds of an optimizer step. With a learning rate of zero the weights stay, to the last bit."""
+    import torch
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0)
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # makes its averages
+    start = time.perf_counter()
+    optimizer.step()
+    trained[0].sum().item()  # waits for a GPU
+    seconds = time.perf_counter() - start
+    model.zero_grad()
+    return seconds
+
+
+def faster_in_bf16(model: torch.nn.Module, batches: Batches) -> bool:
+    """Whether a CPU computes a step clearly faster in bf16; asked only of those that have instructions for it."""
+    import torch
+
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return time_step(model, batches, bf16=True) < 0.8 * time_step(model, batches, bf16=False)
 
 
 def predict_memory(model: torch.nn.Module, settings: Settings) -> int | None:

@@ -40,7 +40,7 @@ class Settings:
     early_stopping_patience: int
     class_weights: str
     device: str
-    bf16: bool
+    bf16: bool | None  # None until it is known which is faster
     activation_checkpointing: bool
     seed: int
 

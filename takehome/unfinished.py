@@ -69,7 +69,7 @@ def find_start(work: Path, record: dict, overwrite: bool, say: Say) -> Path | No
         raise InputError(f"{strange[0]} is in the way and cannot be told to be of this program: move it away")
     if lost and not overwrite:
         raise lost
-    if start and (differences := compare(json.loads((start / RECORD).read_text(encoding="utf-8")), record)):
+    if start and (differences := compare(read_record(start), record)):
         if not overwrite:
             raise InputError(
                 f"{work} is another run ({differences}): run its own command, name another --output-dir, or add "
@@ -99,6 +99,11 @@ def read_state(checkpoint: Path) -> dict:
     return json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
 
 
+def read_record(checkpoint: Path) -> dict:
+    """Everything that the run of a whole checkpoint depends on."""
+    return json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))
+
+
 def best_of(checkpoint: Path) -> Path | None:
     """The best checkpoint when this one was written, by validation; it can be itself."""
     step = read_state(checkpoint)["best_global_step"]
@@ -111,10 +116,10 @@ def has_ended(checkpoint: Path) -> bool:
 
 
 def compare(saved: dict, record: dict) -> str:
-    """What differs between two runs, in words; empty if nothing does."""
+    """What differs between two runs, in words; empty if nothing does. What is not decided yet may be anything."""
     differences = []
     for key, value in record.items():
-        if saved.get(key) != value:
+        if saved.get(key) != value and not (key == "bf16" and value is None):
             was = f"{key} was {one_line(saved.get(key), 60)}, is {one_line(value, 60)}"
             differences.append("the data has other rows" if key == "rows_digest" else was)
     return "; ".join(differences)
