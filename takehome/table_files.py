@@ -256,7 +256,7 @@ def _parquet(path: Path) -> Sheet:
     def whole():
         try:
             yield
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also of texts, dates
             said = first_sentence(error)
             raise InputError(f"{path}: not a whole Parquet file ({said}); copy or write it again") from error
 

@@ -488,6 +488,20 @@ read(
     "Parquet with a dictionary", "a.parquet", parquet_of({"text": TEXTS, "label": pa.array(LABELS).dictionary_encode()})
 )
 read("Parquet called .csv", "a.csv", PARQUET)
+refused(
+    "Parquet with texts that are not UTF-8",
+    "a.parquet",
+    parquet_of(
+        {"text": pa.array([t.encode() + b"\xd1" for t in TEXTS]).cast(pa.string(), safe=False), "label": LABELS}
+    ),
+    "not a whole Parquet file",
+)
+refused(
+    "Parquet with times beyond the calendar",
+    "a.parquet",
+    parquet_of({"text": TEXTS, "label": pa.array([2**62] * 6, pa.timestamp("ms"))}),
+    "not a whole Parquet file",
+)
 refused("CSV called .parquet", "a.parquet", csv_of(), "not a whole Parquet file")
 
 # ------------------------------------------------------------------ other kinds of files

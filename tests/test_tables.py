@@ -742,27 +742,3 @@ def test_what_a_kill_leaves_the_next_run_removes_and_nothing_else(tmp_path, monk
     assert Path(first.dataset.cache_files[0]["filename"]).exists(), "it is in use"
     assert (foreign / "thesis.txt").read_text() == "mine"
     assert linked.is_symlink() and path.exists()
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_rows(tmp_path):
-    code = """
-import resource, sys
-from takehome.tables import read_table
-table = read_table(sys.argv[1])
-print(len(table.dataset), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    peaks = []
-    for rows in (10_000, 200_000):
-        path = tmp_path / f"{rows}.csv"
-        with path.open("w") as file:
-            file.write("text,label\n")
-            for n in range(rows):
-                text, label = GOOD[n % 6]
-                file.write(f'"{text} {n}, {text} and {text} {n * 7}",{label}\n')
-        command = [sys.executable, "-c", code, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-        count, peak = map(int, done.stdout.split())
-        assert count == rows
-        peaks.append(peak)
-    assert peaks[1] < 1.1 * peaks[0], peaks
