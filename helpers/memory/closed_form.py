@@ -99,20 +99,32 @@ def _forward_temporaries(run: Run, of_blocks: Blocks, of_ends: Ends) -> float:
     return max(between_blocks, of_blocks.last.forward - of_blocks.last.kept - of_ends.end)
 
 
+def _at_the_loss(run: Run, of_blocks: Blocks, of_ends: Ends) -> tuple[float, float]:
+    """Bytes of half-precision weights and of temporaries: before the backward pass, or as it begins."""
+    all_casts = of_blocks.casts + of_ends.casts
+    temporaries = of_ends.logits or _forward_temporaries(run, of_blocks, of_ends)
+    if not run.checkpointing:
+        return all_casts, temporaries
+    # Autocast keeps its copies of trained weights until the forward pass ends, whatever the graph keeps of them
+    before = all_casts if run.autocast and run.full else of_ends.casts, of_ends.logits_forward or temporaries
+    return max(before, (of_ends.casts, temporaries), key=sum)
+
+
 def _instants(
     run: Run, static: Static, of_blocks: Blocks, of_ends: Ends, activations: float, in_step: float
 ) -> dict[str, dict[str, float]]:
     """What is alive at each instant beside weights, optimizer state and batch."""
     half, checkpointing = "weights in half precision", run.checkpointing
-    all_casts, first, last = of_blocks.casts + of_ends.casts, of_blocks.first, of_blocks.last
+    first, last = of_blocks.first, of_blocks.last
+    casts_at_loss, temporaries_at_loss = _at_the_loss(run, of_blocks, of_ends)
     instants = {
         "loss": {
-            half: of_ends.casts if checkpointing else all_casts,
+            half: casts_at_loss,
             "activations": activations,
-            "temporaries": of_ends.logits or _forward_temporaries(run, of_blocks, of_ends),
+            "temporaries": temporaries_at_loss,
         },
         "last block": {
-            half: last.casts if checkpointing else all_casts - of_ends.casts,
+            half: last.casts if checkpointing else of_blocks.casts,
             "gradients": of_ends.head_gradient,
             "activations": activations - of_ends.end + last.recomputed,
             "temporaries": max(last.backward - last.kept, of_ends.end + of_ends.end_flow - last.recomputed),

@@ -17,6 +17,7 @@ class Ends:
         end_flow: gradients in flight in the final norm's backward pass.
         head_gradient: the gradient of the output head's table, where it has one.
         logits: the logits and what the loss makes of them; 0 without a vocabulary.
+        logits_forward: the same, before the backward pass begins.
         casts: autocast's copies of the head's weights.
     """
 
@@ -25,6 +26,7 @@ class Ends:
     end_flow: float
     head_gradient: int
     logits: float
+    logits_forward: float
     casts: int
 
 
@@ -38,6 +40,7 @@ def ends(run: Run) -> Ends:
         end_flow=run.tokens * end_flow,
         head_gradient=head_gradient,
         logits=_logits(run, head_gradient),
+        logits_forward=_logits_forward(run),
         casts=HALF * run.a.head_weights(run.task) * run.autocast,
     )
 
@@ -76,3 +79,11 @@ def _logits(run: Run, head_gradient: int) -> float:
     logits = run.tokens * run.a.vocab_size  # numbers
     capped = e * logits * run.a.logits_softcap  # a tanh's output
     return capped + max(3 * width * logits, (width + (e if e == HALF else 0)) * logits + head_gradient)
+
+
+def _logits_forward(run: Run) -> float:
+    """The logits, those in fp32, and their log-softmax; a causal model in fp32 needs no second copy."""
+    if not run.generates:
+        return 0
+    e, capped = run.activation_bytes, run.activation_bytes * run.a.logits_softcap
+    return run.tokens * run.a.vocab_size * (capped + (e if e == HALF else 0) + 2 * FP32)
