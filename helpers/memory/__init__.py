@@ -1,15 +1,17 @@
 """How much memory a training step takes: predicted, traced and measured.
 
-Three answers to "will it fit?", each checked against the next:
+Answers to "will it fit?", each checked against the next:
 
 - `estimate(config, ...)` is a closed form for the usual families. It needs the numbers of a config, no torch, and takes
   milliseconds. For other models it traces, and says so.
 - `trace(config or model, ...)` runs two steps on fake tensors: exact for nearly any architecture, allocates nothing.
+- `estimate_evaluation(config, ...)` is the same for `Trainer.evaluate()`, which keeps every row's logits.
 - `measure(step)` runs a real step and reports the peak that it reached.
 
 To see where the numbers of the closed form come from, read `blocks` (the tensors of one block), then `closed_form`.
 
     prediction    `estimate`                                tracing       `trace`
+    evaluation    `estimate_evaluation`
     settings      the settings of a run, checked            measuring     `measure`
     reading       a model's numbers from its config         tracker       counts the storages that are alive
     families      how the models of each type are built     cuda_kernels  what CUDA keeps, on fake CPU tensors
@@ -29,6 +31,7 @@ context (together often 0.5 to 2 GB) come on top: neither a closed form nor a tr
 from helpers.memory.architecture import Architecture
 from helpers.memory.building import build_batch, build_model, build_optimizers, training_step
 from helpers.memory.command_line import main
+from helpers.memory.evaluation import EvaluationEstimate, estimate_evaluation
 from helpers.memory.measuring import Measurement, measure
 from helpers.memory.prediction import estimate
 from helpers.memory.reading import KNOWN_MODELS, read_config
@@ -46,6 +49,7 @@ __all__ = [
     "SHARDING",
     "TASKS",
     "Architecture",
+    "EvaluationEstimate",
     "Measurement",
     "MemoryEstimate",
     "Settings",
@@ -54,6 +58,7 @@ __all__ = [
     "build_model",
     "build_optimizers",
     "estimate",
+    "estimate_evaluation",
     "main",
     "measure",
     "read_config",
