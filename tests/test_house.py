@@ -21,7 +21,6 @@ LONG = {
     "scripts/pretrain_gpt2.py:build_model",
     "scripts/pretrain_gpt2.py:parse_arguments",
     "scripts/pretrain_gpt2.py:train",
-    "tools/memory_tables.py",
 }
 
 

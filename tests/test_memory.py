@@ -13,7 +13,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from memory_tables import BERT, CONFIGURATIONS, GPT2, LLAMA, QWEN2, quiet, real_peak
+from memory_cases import BERT, CONFIGURATIONS, GPT2, LLAMA, QWEN2
+from memory_truth import quiet, real_peak
 
 from helpers import memory
 from helpers.memory import estimate, measure, read_config, trace
