@@ -58,6 +58,7 @@ class Options:
     data: str
     text_column: str | None
     label_column: str | None
+    encoding: str | None
     no_labels: bool
     output_dir: Path
     per_device_eval_batch_size: int
@@ -104,6 +105,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--data", required=True, help="file, directory, or Hub data set")
     parser.add_argument("--text-column", help="found when obvious")
     parser.add_argument("--label-column", help="found when obvious; without labels the texts are labelled")
+    parser.add_argument("--encoding", help="of files of text, such as cp1251; found out, and said if it is not UTF-8")
     parser.add_argument("--no-labels", action="store_true", help="label the texts, whatever columns there are")
     default = Path("outputs/evaluate_model")
     parser.add_argument("--output-dir", type=Path, default=default, help=f"directory to write to; by default {default}")
@@ -292,6 +294,7 @@ def read_texts(options: Options, names: list[str]) -> tuple[Table, Dataset]:
         labels=names,
         usual=[trained.get("text_column"), trained.get("label_column")],
         training=False,
+        encoding=options.encoding,
     )
     split = next((split for split in ("test", "validation") if split in table.splits), None)
     dataset = table.splits[split] if split else table.dataset

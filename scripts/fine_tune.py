@@ -71,6 +71,7 @@ class Options:
     label_column: str | None
     dataset_config: str | None
     dataset_revision: str | None
+    encoding: str | None
     max_train_samples: int | None
     output_dir: Path
     resume: bool
@@ -119,6 +120,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     p.add_argument("--label-column", help="found if one column is obvious")
     p.add_argument("--dataset-config", help="of a data set on the Hub")
     p.add_argument("--dataset-revision")
+    p.add_argument("--encoding", help="of files of text, such as cp1251; found out, and said if it is not UTF-8")
     p.add_argument("--max-train-samples", type=count, help="train on so many rows only, drawn at random")
     p.add_argument("--output-dir", type=Path, required=True, help="directory that the finished model appears in")
     p.add_argument("--resume", action="store_true", help="insist on going on, which happens anyway if there is a start")
@@ -158,9 +160,8 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
 
 def prepare_data(options: Options, loaded: LoadedTokenizer, work: Path) -> None:
     """Reads and tokenises the data into a folder below `work`, and says what was found."""
-    source = Source(
-        options.data, options.text_column, options.label_column, options.dataset_config, options.dataset_revision
-    )
+    columns = options.text_column, options.label_column
+    source = Source(options.data, *columns, options.dataset_config, options.dataset_revision, options.encoding)
     folder = begin_data(work)
     facts = prepare(
         source,

@@ -326,9 +326,13 @@ def test_what_is_not_its_own_stays(model, tmp_path, capsys):
     assert read_marker(tmp_path / "free").kind == "evaluation" and not damage(tmp_path / "free")
 
 
-@pytest.mark.parametrize("option", ["--max-length=0", "--per-device-eval-batch-size=0", "--max-length=x", "--output=x"])
+@pytest.mark.parametrize(
+    "option",
+    ["--max-length=0", "--per-device-eval-batch-size=0", "--max-length=x", "--output=x", "--encoding=klingon"],
+)
 def test_options_out_of_range(option, model, tmp_path, capsys):
-    assert run(model, tmp_path / "a.csv", tmp_path / "out", option) == 2
+    data = write_csv(tmp_path / "a.csv", documents()[:6])
+    assert run(model, data, tmp_path / "out", option) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and option.partition("=")[0] in error
 

@@ -167,6 +167,7 @@ def test_lora_is_merged(small, tmp_path):
         (["--checkpoint=no/such-model"], "--checkpoint no/such-model is not in the cache of this machine"),
         (["--checkpoint={tmp}"], "--checkpoint {tmp} cannot be loaded"),
         (["--text-column=body"], "{small}"),
+        (["--encoding=klingon"], "--encoding klingon: no such encoding"),
         (["--data={tmp}/none.csv"], "none.csv: no such file"),
         (["--resume"], "holds no checkpoint to go on from"),
         (["--output-dir={small}"], "is a file"),

@@ -178,3 +178,12 @@ def test_a_label_that_is_left_without_a_row_to_train_on_is_said():
 def test_train_equal_to_test_is_named_as_the_reason():
     with pytest.raises(InputError, match=r"here\.csv: each text of train is also in test: give others"):
         texts.divide(table(numbered(30), test=numbered(30, "TEXT")), 1, None, [])
+
+
+def test_an_encoding_that_is_told_decides(tmp_path):
+    path, rows = tmp_path / "a.csv", [(f"Всё хорошо {n}", "да" if n % 2 else "нет") for n in range(6)]
+    content = "".join(f"{text},{label}\n" for text, label in [("text", "label"), *rows])
+    path.write_bytes(content.encode("iso8859-5"))
+    found = texts.Source(str(path), encoding="iso8859-5").read(tmp_path / "cache")
+    assert [(row["text"], found.labels[row["label"]]) for row in found.dataset] == rows
+    assert found.remarks == []
