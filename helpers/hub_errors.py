@@ -31,7 +31,7 @@ def damage(path: Path) -> str:
         tail = file.read(4)
         if size == 0:
             return "is empty"
-        if head.lstrip()[:9].lower() in (b"<!doctype", b"<html><he") or head.lstrip()[:6].lower() == b"<html>":
+        if re.match(rb"\s*<(!doctype html|html)\b", head, re.IGNORECASE):
             return "is a web page"
         if head.startswith(b"version https://git-lfs"):
             return "is only a pointer of Git LFS: run `git lfs pull` where it was cloned"
@@ -73,6 +73,8 @@ def _safetensors_size(head: bytes, file) -> int:
 
 def explain(error: BaseException, what: str, cache: str = "") -> str:
     """Turns what `from_pretrained`, `load_dataset` or a download raised into one sentence: what is wrong, what to do.
+
+    The sentence begins with `what` and has no full stop, so that a caller may put words around it.
 
     Args:
         error: the exception; those behind it are looked at too.
@@ -130,7 +132,7 @@ def _reason(chain: list, what: str, cache: str) -> str:
     if kinds & {"RemoteProtocolError", "ConnectError", "ReadTimeout", "ConnectTimeout", "ReadError"}:
         return f"{what} cannot be loaded: the connection broke ({str(chain[-1])[:200]}); run it again"
     if "mismatch" in texts:
-        return f"the weights of {what} do not fit its config.json: they are those of another model, or damaged"
+        return f"{what} has weights that do not fit its config.json: they are those of another model, or damaged"
     text = " ".join(str(chain[0]).split())[:300] or type(chain[0]).__name__
     return text if text.startswith(what) else f"{what} cannot be loaded: {text}"
 
@@ -151,7 +153,7 @@ def _reason_of_dataset(text: str, what: str) -> str:
         return f"{what} {TERMS}: do that at {endpoint()}/datasets/{what}, then run `hf auth login`"
     if revision := re.search(r"Revision '(.+?)' doesn't exist", text):
         return f"{what} has no revision {revision[1]}: correct the revision, or leave it out"
-    return f"the Hub has no data set {what}, or does not show it to you: {NAME_OR_TOKEN}"
+    return f"{what} is no data set of the Hub, or is not shown to you: {NAME_OR_TOKEN}"
 
 
 def _reason_of_answer(response, kind: str, what: str) -> str:
@@ -169,7 +171,7 @@ def _reason_of_answer(response, kind: str, what: str) -> str:
     if kind == "DisabledRepoError":
         return f"{what} was disabled on the Hub: choose another"
     if kind == "RepositoryNotFoundError" or status == 401:
-        return f"the Hub has no {what}, or does not show it to you (HTTP {status}): {NAME_OR_TOKEN}"
+        return f"{what} is not on the Hub, or is not shown to you (HTTP {status}): {NAME_OR_TOKEN}"
     with contextlib.suppress(Exception):
         if status in (403, 404) and b"<html" in response.content[:1000].lower():
             return f"{what} cannot be loaded: {not_the_hub(response.content, str(response.url))} (HTTP {status})"

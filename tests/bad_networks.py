@@ -66,7 +66,7 @@ def sent_to_another_host(_, path, headers):
 
 
 IN_TROUBLE = r"is in trouble \(HTTP 503\); try again later"
-NOT_SHOWN = r"the Hub has no .*{}, or does not show it to you.*hf auth login"
+NOT_SHOWN = "is (not on|no data set of) the Hub, or is not shown to you.*hf auth login"
 REFUSED = r"access is refused \(HTTP 403\)"
 WAIT = r"HTTP 429.* asks to wait 300 seconds"
 SILENT = r"cannot be reached \(no answer in time\)"
@@ -112,7 +112,7 @@ NETWORKS = {
     "Parquet is a web page": Network(
         files(".parquet", content=PAGE), "", None, "parquet is a web page; delete", "parquet is a web page"
     ),
-    "401": Network(always(status=401), "", NOT_SHOWN.format(""), NOT_SHOWN.format(""), NOT_SHOWN.format("")),
+    "401": Network(always(status=401), "", NOT_SHOWN, NOT_SHOWN, NOT_SHOWN),
     "gated": Network(
         always(status=403, code="GatedRepo"),
         "",
@@ -121,7 +121,7 @@ NETWORKS = {
         "wants its terms accepted",
     ),
     "403": Network(always(status=403), "", REFUSED, REFUSED, REFUSED),
-    "404": Network(always(status=404, code="RepoNotFound"), "", *[NOT_SHOWN.format("")] * 3),
+    "404": Network(always(status=404, code="RepoNotFound"), "", *[NOT_SHOWN] * 3),
     "404 of a mirror": Network(always(status=404), "", *[r"does not have it \(HTTP 404\)"] * 3),
     "404 for the weights": Network(
         files("model.safetensors", status=404, code="EntryNotFound"),

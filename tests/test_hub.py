@@ -211,12 +211,12 @@ def test_what_is_not_the_hubs_fault_is_not_blamed_on_it(tmp_path):
         (OSError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), "me/mine", "its certificate is not trusted"),
         (OSError("[SSL: WRONG_VERSION_NUMBER] wrong"), "me/mine", "no secure connection can be made"),
         (ValueError("Please pass the argument `trust_remote_code=True`"), "me/mine", "we never run code of others"),
-        (RuntimeError("size mismatch for a.weight"), "me/mine", "the weights of me/mine do not fit its config.json"),
+        (RuntimeError("size mismatch for a.weight"), "me/mine", "me/mine has weights that do not fit its config.json"),
         (ValueError("BuilderConfig 'x' not found.\nAvailable: ['a']"), "me/mine", "x' not found. Available: ..a"),
         (KeyError(), "me/mine", "cannot be loaded: KeyError"),
     ):
         sentence = explain(error, what)
-        assert re.search(said, sentence) and "\n" not in sentence, sentence
+        assert re.search(said, sentence) and "\n" not in sentence and sentence.startswith(what), sentence
 
 
 def test_what_the_user_says_about_the_hub_is_believed(clean_environment, tmp_path):
