@@ -7,6 +7,7 @@ from pathlib import Path
 
 from helpers.memory.families import FAMILIES
 from helpers.memory.reading import config_values
+from helpers.memory.settings import shown
 
 
 def build_model(
@@ -51,7 +52,7 @@ def transformers_config(config):
     values = dict(config_values(config))
     model_type = values.pop("model_type", None)
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
-        raise ValueError(f"transformers has no model_type {model_type!r}")
+        raise ValueError(f"transformers has no model_type {shown(model_type)}")
     return CONFIG_MAPPING[model_type](**values)
 
 

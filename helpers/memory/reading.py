@@ -10,7 +10,7 @@ from pathlib import Path
 from helpers.memory.adapters import targets_fit
 from helpers.memory.architecture import FIRST, FULL, SLIDING, Architecture
 from helpers.memory.families import FAMILIES, Family
-from helpers.memory.settings import Settings
+from helpers.memory.settings import Settings, shown
 
 LARGEST = 10**9  # of any size in a config
 MOST_LAYERS = 1000
@@ -63,7 +63,7 @@ def read_config(config) -> Architecture:
     model_type = values.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
-        raise NoClosedForm(f"{name}: no closed form for model_type {model_type!r}; there is one for {known}")
+        raise NoClosedForm(f"{name}: no closed form for model_type {shown(model_type)}; there is one for {known}")
     return _Reader(name, FAMILIES[model_type], values).architecture(model_type)
 
 
@@ -151,7 +151,7 @@ class _Reader:
         furthest = self.first("max_relative_positions", default=-1)
         for rows in (buckets, furthest):
             if not isinstance(rows, Integral):
-                raise ValueError(f"{self.name}: {rows!r} relative positions; it must be a whole number")
+                raise ValueError(f"{self.name}: {shown(rows)} relative positions; it must be a whole number")
         if buckets > 0:
             return 2 * _whole(self.name, "position_buckets", buckets)
         return 2 * _whole(
@@ -172,13 +172,13 @@ class _Reader:
     def share(self, key: str, default: float) -> float:
         value = next((self.values[name] for name in _NAMES[key] if self.values.get(name) is not None), default)
         if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise ValueError(f"{self.name}: {key} is {value!r}; it must be a number from 0 to 1")
+            raise ValueError(f"{self.name}: {key} is {shown(value)}; it must be a number from 0 to 1")
         return value
 
     def number_of_labels(self) -> int:
         labels = self.values.get("id2label")
         if labels is not None and not isinstance(labels, dict):
-            raise ValueError(f"{self.name}: id2label is {labels!r}; it must be a table of numbers and names")
+            raise ValueError(f"{self.name}: id2label is {shown(labels)}; it must be a table of numbers and names")
         count = len(labels) if labels else self.first("num_labels", default=2)
         return _whole(self.name, "num_labels", count)
 
@@ -212,14 +212,15 @@ class _Reader:
 def model_name(config, values: dict) -> str:
     """What messages call the model: the last part of its name, or its type."""
     name = str(config) if isinstance(config, (str, Path)) else getattr(config, "name_or_path", "")
-    return str(name or values.get("model_type") or "model").rstrip("/").rsplit("/")[-1]
+    name = str(name or values.get("model_type") or "model").rstrip("/").rsplit("/")[-1]
+    return name if name.isprintable() and len(name) <= 80 else shown(name)
 
 
 def _whole(name: str, key: str, value) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError(f"{name}: {key} is {value!r}; it must be a whole number")
+        raise ValueError(f"{name}: {key} is {shown(value)}; it must be a whole number")
     if value < (0 if key == "type_vocab_size" else 1):
-        raise ValueError(f"{name}: {key} is {value}; it must be positive")
+        raise ValueError(f"{name}: {key} is {shown(value)}; it must be positive")
     if value > (most := MOST_LAYERS if key == "num_hidden_layers" else LARGEST):
         raise ValueError(f"{name}: {key} is beyond {most:,}; no model is that large")
     return value
@@ -246,7 +247,8 @@ def config_values(config) -> dict:
         if isinstance(config, dict):
             return config
         if not hasattr(config, "to_dict"):
-            raise ValueError(f"config must be a name, a directory, a transformers config or a dict, got {config!r}")
+            kinds = "a name, a directory, a transformers config or a dict"
+            raise ValueError(f"config must be {kinds}, got {shown(config)}")
         return config.to_dict()
     name = str(config)
     short = name.rstrip("/").rsplit("/")[-1].lower().removesuffix("-hf")

@@ -31,22 +31,32 @@ _CHOICES = {
 }
 
 
+def shown(value) -> str:
+    """The value as messages show it: in one line, and not too long."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of too many digits, or somebody's class
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def check_count(name: str, value) -> None:
     """Raises ValueError unless `value` is a whole number of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least 1, got {shown(value)}")
 
 
 def check_switch(name: str, value) -> None:
     """Raises ValueError unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
 
 
 def check_choice(name: str, value, allowed: Collection[str]) -> None:
     """Raises ValueError unless `value` is one of the `allowed` words."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(allowed)}")
+        raise ValueError(f"unknown {name} {shown(value)}; choose from {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +128,7 @@ class Settings:
         if isinstance(targets, str) or not isinstance(targets, Collection):
             raise ValueError("lora_target_modules must be a list of names, such as ['q_proj', 'v_proj']")
         if any(not isinstance(name, str) for name in targets):
-            raise ValueError(f"lora_target_modules must be names of linear layers, got {list(targets)!r}")
+            raise ValueError(f"lora_target_modules must be names of linear layers, got {shown(list(targets))}")
 
     @property
     def title(self) -> str:
