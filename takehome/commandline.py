@@ -5,9 +5,14 @@ import contextlib
 import math
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
-from takehome.errors import InputError, one_line
+from helpers.profiles import ProfileError
+from takehome.checkpoints import read_marker
+from takehome.errors import InputError, explain_limits, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -105,3 +110,34 @@ def stopped_by_signals():
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_program(name: str, program: Callable[[], None], output: Callable[[], Path | None]) -> int:
+    """Runs a program and tells in one line what ended it; returns the exit status.
+
+    Args:
+        name: of the program.
+        program: raises InputError, ProfileError, Stopped, or what nobody thought of.
+        output: its folder, once it is known; if it is ours, it keeps the traceback of what nobody thought of.
+    """
+    rank = os.environ.get("RANK", "0")
+    who = f"process {rank} of {os.environ.get('WORLD_SIZE', '?')}: " if "LOCAL_RANK" in os.environ else ""
+    try:
+        program()
+        return 0
+    except Stopped as stopped:
+        return stopped.status
+    except KeyboardInterrupt:
+        status, said = 128 + signal.SIGINT, "interrupted"
+    except (InputError, ProfileError) as error:
+        status, said = 1, one_line(error, 2000)
+    except Exception as error:
+        status, said = 1, explain_limits(error, output() or Path.cwd())
+        if said is None and (output() is None or read_marker(output()) is None):
+            raise
+        if said is None:
+            trace = output() / f"traceback-{rank}.txt"
+            trace.write_text(traceback.format_exc(), encoding="utf-8")
+            said = f"{type(error).__name__}: {one_line(error)} (see {trace})"
+    print(f"{name}: {who}{said}", file=sys.stderr, flush=True)
+    return status

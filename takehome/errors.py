@@ -39,7 +39,8 @@ def explain_limits(error: BaseException, output: Path) -> str | None:
         there = next(folder for folder in [output, *output.absolute().parents] if folder.exists())
         free = shutil.disk_usage(there).free / 1e6
         return f"{output} could not be written, {free:,.0f} MB are free there: make room"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or "can't allocate memory" in str(error):  # torch on a CPU
         return (
             "out of memory: halve --per-device-train-batch-size and double --gradient-accumulation-steps, shorten the "
             "texts, or add --activation-checkpointing"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers.hub_errors import explain
 from takehome.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -71,6 +74,21 @@ def load_model(
             "with save_pretrained, or take another checkpoint"
         )
     return Loaded(model, new)
+
+
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Within `with`, whatever the libraries raise becomes an InputError that says what to do about it.
+
+    Args:
+        what: is loaded: a directory, or an id on the Hub.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as cause:
+        raise InputError(explain(cause, what)) from cause
 
 
 def in_head(model: PreTrainedModel, name: str) -> bool:

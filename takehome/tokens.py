@@ -6,7 +6,6 @@ padded, nothing is thrown away at a document's end.
 
 from __future__ import annotations
 
-import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,16 +15,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from helpers.hub_errors import explain
 from helpers.streams import check_ranges, steady
+from takehome.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 FILE_KINDS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
 
 
-class InputError(Exception):
-    """Something the user gave cannot be used; the message says what and what to do."""
+@dataclass(frozen=True)
+class Corpus:
+    """Where documents come from, and how they are mixed.
+
+    Attributes:
+        dataset: Hub id, directory, or files such as "texts/*.jsonl".
+        validation_split: by default the first `validation_documents` of the first shard are held out.
+        shuffle_buffer: documents shuffled together; 1 leaves them in their order.
+        max_document_characters: longer ones are refused.
+    """
+
+    dataset: str
+    dataset_config: str | None = None
+    dataset_revision: str | None = None
+    split: str = "train"
+    text_column: str = "text"
+    validation_split: str | None = None
+    validation_documents: int = 200
+    shuffle_buffer: int = 1000
+    max_document_characters: int = 10_000_000
+    seed: int = 42
 
 
 @dataclass(frozen=True)
@@ -45,43 +66,45 @@ class TokenStream:
     orders follow from the seed and the position, so four numbers are all there is to remember.
     """
 
-    def __init__(self, args: argparse.Namespace, tokenizer):
+    def __init__(self, corpus: Corpus, tokenizer: PreTrainedTokenizerBase):
         from datasets import load_dataset
 
-        self.args, self.tokenizer = args, tokenizer
-        path, files = args.dataset, None
+        self.corpus, self.tokenizer = corpus, tokenizer
+        path, files = corpus.dataset, None
         if Path(path).is_dir():
             path = str(Path(path).absolute())  # a relative path may be taken for a Hub id
+        elif Path(path).exists() and not Path(path).is_file():
+            raise InputError(f"--dataset {path} is neither a file nor a directory")
         elif Path(path).suffix in FILE_KINDS:
             path, files = FILE_KINDS[Path(path).suffix], str(Path(path).absolute())
-        self.source = dict(path=path, name=args.dataset_config, data_files=files, revision=args.dataset_revision)
+        self.source = dict(path=path, name=corpus.dataset_config, data_files=files, revision=corpus.dataset_revision)
         check_ranges()
         try:
-            self.dataset = load_dataset(**self.source, split=args.split, streaming=True)
+            self.dataset = load_dataset(**self.source, split=corpus.split, streaming=True)
             columns = self.dataset.column_names or list(next(iter(self.dataset), {}))
-            if args.validation_split:
-                self.validation = load_dataset(**self.source, split=args.validation_split, streaming=True)
+            if corpus.validation_split:
+                self.validation = load_dataset(**self.source, split=corpus.validation_split, streaming=True)
         except Exception as cause:  # every builder raises errors of its own
-            raise InputError(f"--dataset {args.dataset} cannot be read: {type(cause).__name__}: {cause}") from cause
+            raise InputError(f"--dataset {corpus.dataset} cannot be read: {explain(cause, corpus.dataset)}") from cause
         if not columns:
-            raise InputError(f"--dataset {args.dataset} holds no documents")
-        if args.text_column not in columns:
+            raise InputError(f"--dataset {corpus.dataset} holds no documents")
+        if corpus.text_column not in columns:
             raise InputError(
-                f"--dataset {args.dataset} has no column {args.text_column!r}; it has {', '.join(columns)}: "
+                f"--dataset {corpus.dataset} has no column {corpus.text_column!r}; it has {', '.join(columns)}: "
                 "name the one that holds the text with --text-column"
             )
         self.num_shards = self.dataset.num_shards
-        self.held_out = 0 if args.validation_split else args.validation_documents  # at the start of shard 0
+        self.held_out = 0 if corpus.validation_split else corpus.validation_documents  # at the start of shard 0
         self.seconds = 0.0  # spent on reading, tokenising and packing
 
     def shard_name(self, shard: int) -> str:
         from datasets import load_dataset_builder
 
         try:
-            files = (load_dataset_builder(**self.source).config.data_files or {}).get(self.args.split, [])
+            files = (load_dataset_builder(**self.source).config.data_files or {}).get(self.corpus.split, [])
         except Exception:  # without the network that failed before
             files = []
-        return files[shard] if len(files) == self.num_shards else f"shard {shard} of {self.args.dataset}"
+        return files[shard] if len(files) == self.num_shards else f"shard {shard} of {self.corpus.dataset}"
 
     def read(self, rows, number: int, shard: int, first: int) -> list[str]:
         """Takes the next `number` texts of a shard, the first of which is its document `first`."""
@@ -92,14 +115,14 @@ class TokenStream:
 
         try:
             for row in islice(rows, number):
-                texts.append(row[self.args.text_column])
+                texts.append(row[self.corpus.text_column])
         except Exception as cause:  # cut off, not UTF-8, not Parquet, gone: each reader has errors of its own
             if "BatchSize must be greater than 0" not in str(cause):  # a Parquet file without rows: said elsewhere
-                refuse(f" cannot be read after document {first + len(texts)}: {type(cause).__name__}: {cause}", cause)
+                refuse(f" cannot be read after document {first + len(texts)}: {told(cause)}", cause)
         for document, text in enumerate(texts, first):
             if not isinstance(text, str):
-                refuse(f": document {document} is no text but {text!r}")
-            if len(text) > self.args.max_document_characters:
+                refuse(f": document {document} is no text but {one_line(repr(text), 80)}")
+            if len(text) > self.corpus.max_document_characters:
                 refuse(
                     f": document {document} has {len(text):,} characters; is it many documents in one line? "
                     "Split it, or raise --max-document-characters"
@@ -116,10 +139,10 @@ class TokenStream:
         """Yields (position of its first token, token ids) for each document from `start` on, for ever."""
 
         def order(size: int, *key: int):
-            return np.random.default_rng([self.args.seed, *key]).permutation(size).tolist()
+            return np.random.default_rng([self.corpus.seed, *key]).permutation(size).tolist()
 
         epoch, first_shard, first = start.epoch, start.shard, start.document
-        buffer = self.args.shuffle_buffer
+        buffer = self.corpus.shuffle_buffer
         while True:
             for number, shard in list(enumerate(order(self.num_shards, epoch)))[first_shard:]:
                 window = first - first % buffer  # shuffled as a whole, so it is read as a whole
@@ -156,8 +179,8 @@ class TokenStream:
 
     def validation_blocks(self, length: int) -> torch.Tensor:
         """Returns the blocks [blocks, length + 1] of the documents that are held out."""
-        rows = self.validation if self.args.validation_split else self.dataset.shard(self.num_shards, index=0)
-        texts = self.read(steady(rows), self.args.validation_documents, 0, 0)
+        rows = self.validation if self.corpus.validation_split else self.dataset.shard(self.num_shards, index=0)
+        texts = self.read(steady(rows), self.corpus.validation_documents, 0, 0)
         if len(texts) < self.held_out:
             raise InputError(
                 f"--validation-documents {self.held_out}: {self.shard_name(0)} has only {len(texts)}; take fewer"
@@ -182,6 +205,10 @@ class TokenStream:
             while True:
                 made, future = future.result(), pool.submit(timed)
                 yield made
+
+
+def told(cause: Exception) -> str:
+    return f"{type(cause).__name__}: {one_line(cause)}"
 
 
 def cut(ids: np.ndarray, length: int) -> torch.Tensor:

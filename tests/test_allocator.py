@@ -28,9 +28,9 @@ torch.manual_seed(0)
 rows, length = {shape}
 ids = torch.randint(10, 1000, (rows, length))
 if {name!r} == "pretraining":
-    import pretrain_gpt2
+    from takehome.gpt2 import build_model
     config = transformers.AutoConfig.from_pretrained({root!r} + "/data/models/gpt2", activation_function="gelu")
-    model, inputs = pretrain_gpt2.build_model(config), dict(input_ids=ids)
+    model, inputs = build_model(config), dict(input_ids=ids)
 else:
     path = {root!r} + "/data/models/{name}"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path, num_labels=2, pad_token_id=0)

@@ -15,12 +15,6 @@ COURSE = [path for room in ROOMS if room not in ("tests", "data/build") for path
 LONGEST_FUNCTION, LONGEST_FILE, MOST_SKIPS = 60, 400, 62
 LONG = {
     "helpers/doctor.py:examine",
-    "scripts/mrpc_accelerate.py",
-    "scripts/mrpc_accelerate.py:train",
-    "scripts/pretrain_gpt2.py",
-    "scripts/pretrain_gpt2.py:build_model",
-    "scripts/pretrain_gpt2.py:parse_arguments",
-    "scripts/pretrain_gpt2.py:train",
 }
 
 

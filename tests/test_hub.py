@@ -250,14 +250,14 @@ def environment(**changes) -> dict:
 
 ENTRY_POINTS = {
     "notebook": ["-c", "from helpers.profiles import load_profile\nload_profile('full').concepts"],
-    "mrpc_accelerate": ["scripts/mrpc_accelerate.py", "--profile", "laptop", "--output_dir", "{out}"],
+    "mrpc_accelerate": ["scripts/mrpc_accelerate.py", "--profile", "laptop", "--output-dir", "{out}"],
     "mrpc_accelerate launches": [
         "scripts/mrpc_accelerate.py",
         "--profile",
         "laptop",
-        "--output_dir",
+        "--output-dir",
         "{out}",
-        "--config_file",
+        "--config-file",
         "scripts/launch/ddp_cpu.yaml",
     ],
     "pretrain_gpt2": ["scripts/pretrain_gpt2.py", "--profile", "laptop", "--output-dir", "{out}"],
@@ -554,7 +554,7 @@ def test_notebooks_with_the_real_ids(name, shape, course):
 @pytest.mark.parametrize(
     "words",
     [
-        ["mrpc_accelerate.py", "--max_train_steps", "5", "--output_dir"],
+        ["mrpc_accelerate.py", "--max-steps", "5", "--output-dir"],
         ["pretrain_gpt2.py", "--max-steps", "5", "--output-dir"],
     ],
     ids=lambda words: words[0],

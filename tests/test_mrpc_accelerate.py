@@ -1,27 +1,30 @@
 """scripts/mrpc_accelerate.py and scripts/launch/: the same losses however it is launched, resumable, clear refusals."""
 
-import contextlib
 import importlib.util
 import json
 import os
+import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import mrpc_accelerate as script
+import program_run
 import psutil
 import pytest
 import yaml
 
+from takehome import launching
+from takehome.accelerator import layer_classes
+from takehome.checkpoints import checkpoints, damage
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT, LAUNCH = ROOT / "scripts" / "mrpc_accelerate.py", ROOT / "scripts" / "launch"
 STEPS = 24  # two epochs and a part of the third
-
-spec = importlib.util.spec_from_file_location("mrpc_accelerate", SCRIPT)
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
 
 
 @pytest.fixture(scope="module")
@@ -38,30 +41,30 @@ def profile(tmp_path_factory):
     return folder / "small.toml"
 
 
-@pytest.fixture
-def fresh_state():
-    """Accelerate keeps one state a process, and the script's is to be new in each test."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+def options(profile, *more):
+    return ["--profile", str(profile), "--max-steps", str(STEPS), *map(str, more)]
 
 
-def options(profile, folder, *more):
-    return ["--profile", str(profile), "--output_dir", str(folder), "--max_train_steps", str(STEPS), *map(str, more)]
+class Run(program_run.Run):
+    """The program, started in one or two processes that are forked from a warm one."""
+
+    def __init__(self, profile, folder, *words, processes=1, change=None):
+        super().__init__("mrpc_accelerate", folder, *options(profile), *words, processes=processes, change=change)
+
+    @property
+    def results(self) -> dict:
+        return json.loads((self.folder / "results.json").read_text())
+
+    @property
+    def weights(self) -> bytes:
+        return (self.folder / "model" / "model.safetensors").read_bytes()
 
 
 def start(*words):
-    """The script in a process of its own, one thread for each of its workers."""
+    """The script in a process of its own, as its users start it, one thread for each of its workers."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     command = [sys.executable, str(SCRIPT), *map(str, words)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def in_this_process(profile, folder, *more):
-    script.train(script.parse_arguments(options(profile, folder, *more)))
-    return json.loads((folder / "results.json").read_text())
 
 
 def largest_difference(one, other):
@@ -71,37 +74,46 @@ def largest_difference(one, other):
 @pytest.fixture(scope="module")
 def alone(profile, tmp_path_factory):
     """What one process gets, with whole batches of 16."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    results = in_this_process(profile, tmp_path_factory.mktemp("alone"))
-    AcceleratorState._reset_state(reset_partial_state=True)
+    results = Run(profile, tmp_path_factory.mktemp("alone") / "run").finish().results
     assert len(results["losses"]) == STEPS and [row["step"] for row in results["epochs"]] == [10, 20, 24]
     return results
 
 
-def test_accumulation_is_the_whole_batch(profile, alone, tmp_path, fresh_state):
-    halves = ("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2)
-    assert largest_difference(in_this_process(profile, tmp_path, *halves), alone) < 1e-5
+@pytest.fixture(scope="module")
+def straight(profile, tmp_path_factory):
+    """A run with dropout that nobody interrupts."""
+    return Run(profile.with_name("dropout.toml"), tmp_path_factory.mktemp("straight") / "run").finish()
 
 
-def test_accumulation_counts_rows(alone, tmp_path, profile, fresh_state):
+def assert_nothing_happened(run, straight):
+    assert run.results == straight.results  # losses to the last bit
+    assert run.weights == straight.weights
+    assert not [path for path in run.folder.iterdir() if "draft" in path.name or "-old" in path.name]
+
+
+def test_accumulation_is_the_whole_batch(profile, alone, tmp_path):
+    halves = ("--per-device-train-batch-size", 8, "--gradient-accumulation-steps", 2)
+    assert largest_difference(Run(profile, tmp_path / "run", *halves).finish().results, alone) < 1e-5
+
+
+def test_accumulation_counts_rows(alone, tmp_path, profile):
     """156 rows: the last step of an epoch is a batch of 8 and one of 4, which 12 at once must equal."""
     uneven = tmp_path / "uneven.toml"
     uneven.write_text(f'inherits = "{profile}"\n[mrpc]\nmax_train_samples = 156\n')
-    whole = in_this_process(uneven, tmp_path / "whole")
-    halves = ("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 2)
-    parts = in_this_process(uneven, tmp_path / "parts", *halves)
+    halves = ("--per-device-train-batch-size", 8, "--gradient-accumulation-steps", 2)
+    whole, parts = Run(uneven, tmp_path / "whole"), Run(uneven, tmp_path / "parts", *halves)
+    whole, parts = whole.finish().results, parts.finish().results
     assert largest_difference(parts, whole) < 1e-5
     assert largest_difference(parts, alone) > 1e-3  # other rows, other losses
 
 
 def test_two_processes_and_one_bar(profile, alone, tmp_path):
-    words = options(profile, tmp_path, "--config_file", LAUNCH / "ddp_cpu.yaml", "--per_device_train_batch_size", 8)
-    run = start(*words)
+    folder = tmp_path / "run"
+    words = options(profile, "--output-dir", folder, "--config-file", LAUNCH / "ddp_cpu.yaml")
+    run = start(*words, "--per-device-train-batch-size", 8)
     printed, errors = run.communicate(timeout=300)
     assert (run.returncode, errors) == (0, "")
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     assert results["processes"] == 2 and results["kind"] == "DDP"
     assert largest_difference(results, alone) < 1e-5
     assert results["epochs"] == alone["epochs"]  # 50 rows in batches of 8 on two processes: none counts twice
@@ -110,78 +122,131 @@ def test_two_processes_and_one_bar(profile, alone, tmp_path):
 
 def test_killed_process_is_named_and_the_run_resumes(profile, alone, tmp_path):
     """FSDP2 on two processes; one is killed after a checkpoint. The second start goes on and ends where it should."""
-    words = options(profile, tmp_path, "--config_file", LAUNCH / "fsdp2_cpu.yaml", "--per_device_train_batch_size", 8)
-    run = start(*words, "--checkpointing_steps", 4)
+    folder = tmp_path / "run"
+    words = options(profile, "--output-dir", folder, "--config-file", LAUNCH / "fsdp2_cpu.yaml")
+    words += ["--per-device-train-batch-size", 8]
+    run = start(*words, "--save-steps", 4)
     deadline = time.monotonic() + 300
-    while not (tmp_path / "checkpoint-4").exists():
+    while not (folder / "checkpoint-4").exists():
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     launcher = psutil.Process(run.pid).children()[0]
     worker = next(w for w in launcher.children() if w.environ()["RANK"] == "1")
     worker.kill()
     _, errors = run.communicate(timeout=300)
-    log = tmp_path / "launch.log"
     line = "mrpc_accelerate.py: process 1 was ended by signal 9 (often: out of memory)"
-    assert (run.returncode, errors) == (1, f"{line} (all messages: {log})\n")
-    assert not (tmp_path / "results.json").exists()
+    assert (run.returncode, errors) == (1, f"{line} (all messages: {folder / 'launch.log'})\n")
+    assert not (folder / "results.json").exists()
 
-    again = start(*words)
-    assert again.wait(300) == 1 and "add --resume_from_checkpoint or --overwrite_output_dir" in again.stderr.read()
-    resumed = start(*words, "--resume_from_checkpoint")
+    resumed = start(*words, "--resume")
     printed, errors = resumed.communicate(timeout=300)
     assert (resumed.returncode, errors) == (0, "") and "FSDP2, from step" in printed
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     assert largest_difference(results, alone) < 1e-5 and results["epochs"] == alone["epochs"]
     for part, whole in alone["memory"][0].items():
         assert all(0.45 < memory[part] / whole < 0.55 for memory in results["memory"]), part
 
 
-def test_resumed_with_dropout_as_if_nothing_had_happened(profile, tmp_path, monkeypatch, fresh_state):
-    dropout = profile.with_name("dropout.toml")
-    straight = in_this_process(dropout, tmp_path / "straight", "--checkpointing_steps", 3)
-    save = script.save_checkpoint
-
-    def interrupted(accelerator, folder, state):
-        save(accelerator, folder, state)
-        if state["step"] == 12:  # in the middle of the second epoch
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(script, "save_checkpoint", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        in_this_process(dropout, tmp_path / "cut", "--checkpointing_steps", 3)
-    monkeypatch.setattr(script, "save_checkpoint", save)
-    resumed = in_this_process(dropout, tmp_path / "cut", "--checkpointing_steps", 3, "--resume_from_checkpoint")
-    assert resumed["losses"] == straight["losses"] and resumed["epochs"] == straight["epochs"]
-    with pytest.raises(script.Refusal, match="is finished"):
-        in_this_process(dropout, tmp_path / "again", "--max_train_steps", 10)
-        in_this_process(dropout, tmp_path / "again", "--max_train_steps", 10, "--resume_from_checkpoint")
+# ------------------------------------------------------------------ stopped, and gone on
 
 
-def test_checkpoints_are_whole_or_absent(tmp_path):
-    class Accelerator:
-        is_main_process, power = True, True
+def kill_before_the_model() -> None:
+    """In the program's process: it is killed between its last checkpoint and its model."""
+    script.save_model = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
-        def wait_for_everyone(self):
-            pass
 
-        def save_state(self, folder):
-            Path(folder).mkdir()
-            Path(folder, "model").write_text("first half")
-            if not self.power:
-                raise KeyboardInterrupt
-            Path(folder, "model").write_text("first half, second half")
+def test_killed_between_its_last_checkpoint_and_its_model(profile, straight, tmp_path):
+    profile = profile.with_name("dropout.toml")
+    run = Run(profile, tmp_path / "run", change=(kill_before_the_model,))
+    run.wait()
+    assert run.statuses == [-signal.SIGKILL] and not (run.folder / "model").exists()
+    assert_nothing_happened(Run(profile, run.folder).finish(), straight)
+    assert "is finished: checkpoint-24" in Run(profile, run.folder).refusal()
+    assert (
+        "belongs to another configuration (max_steps was 24, is 10)"
+        in Run(profile, run.folder, "--max-steps=10").refusal()
+    )
+    fewer = Run(profile, run.folder, "--max-steps=10", "--overwrite").finish()
+    assert fewer.results["losses"][0] == straight.results["losses"][0] and fewer.results["step"] == 10
+    assert [path.name for path in checkpoints(run.folder)] == ["checkpoint-10"]
 
-    accelerator = Accelerator()
-    script.save_checkpoint(accelerator, tmp_path, {"step": 9})
-    script.save_checkpoint(accelerator, tmp_path, {"step": 10})
-    accelerator.power = False
-    with contextlib.suppress(KeyboardInterrupt):
-        script.save_checkpoint(accelerator, tmp_path, {"step": 11})
-    assert script.last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert (tmp_path / "checkpoint-10" / "model").read_text().endswith("second half")
-    accelerator.power = True
-    script.save_checkpoint(accelerator, tmp_path, {"step": 11})
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-11"]
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_signals_end_a_step_and_lose_nothing(profile, straight, tmp_path):
+    """Ctrl-C, SIGTERM and SIGHUP, one after the other, in the same run."""
+    profile, steps = profile.with_name("dropout.toml"), []
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name)
+        run = Run(profile, tmp_path / "run")
+        run.wait(until=lambda run=run: f"to step {STEPS}" in run.text and f"/{STEPS} [" in run.text)
+        time.sleep(0.1)
+        run.send(number)
+        assert run.statuses == [128 + number], run.text
+        said = next(line for line in run.text.splitlines() if line.startswith("stopped after step"))
+        steps.append(int(said.split()[3].rstrip(";")))
+        assert checkpoints(run.folder)[-1].name == f"checkpoint-{steps[-1]}" and "Traceback" not in run.text
+        assert not (run.folder / "results.json").exists()
+    assert steps == sorted(steps) and steps[0] > 0
+    assert_nothing_happened(Run(profile, run.folder).finish(), straight)
+
+
+def kill_at_random_moments(profile, folder, kills, straight, rng) -> None:
+    """Kills the same run again and again, at any moment from its start on, and lets it finish."""
+    seconds, done = 1.0, 0
+    while done < kills:
+        run = Run(profile, folder, "--save-steps", 2)
+        run.wait(until=lambda run=run: "process(es)" in run.text)
+        time.sleep(rng.uniform(0, seconds))
+        if run.kill():
+            done += 1
+            assert all(damage(path) == "" for path in checkpoints(folder))
+        else:  # it was faster
+            assert_nothing_happened(run, straight)
+            shutil.rmtree(folder)
+    assert_nothing_happened(Run(profile, folder, "--save-steps", 2).finish(), straight)
+
+
+def test_killed_at_random_moments(profile, straight, tmp_path):
+    kill_at_random_moments(profile.with_name("dropout.toml"), tmp_path / "run", 3, straight, random.Random(0))
+
+
+@pytest.mark.slow
+def test_twenty_kills(profile, straight, tmp_path):
+    for number in range(20):
+        folder, rng = tmp_path / str(number), random.Random(number)
+        kill_at_random_moments(profile.with_name("dropout.toml"), folder, 1, straight, rng)
+    kill_at_random_moments(profile.with_name("dropout.toml"), tmp_path / "all", 20, straight, random.Random(99))
+
+
+def limit_files(size: int) -> None:
+    """In the program's process: writing more fails with an error, as on a full disk."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(profile, straight, tmp_path):
+    profile = profile.with_name("dropout.toml")
+    run = Run(profile, tmp_path / "run", "--save-steps=2")
+    run.wait(until=lambda: checkpoints(run.folder))
+    run.kill()
+    refused = Run(profile, run.folder, change=(limit_files, 1_000_000))
+    assert "could not be written, what was there is untouched" in refused.refusal() and checkpoints(run.folder)
+    assert_nothing_happened(Run(profile, run.folder).finish(), straight)
+
+
+def test_a_second_run_is_kept_out(profile, tmp_path):
+    first = Run(profile, tmp_path / "run")
+    first.wait(until=lambda: "process(es)" in first.text)
+    second = Run(profile, tmp_path / "run")
+    second.wait()
+    if second.statuses == [0]:  # it was the first
+        first, second = second, first
+    assert "another run writes to" in second.refusal()
+    first.finish()
+    assert first.results["step"] == STEPS
 
 
 # ------------------------------------------------------------------ refusals, before anything is started
@@ -189,8 +254,7 @@ def test_checkpoints_are_whole_or_absent(tmp_path):
 
 def refusal(monkeypatch, capsys, *words):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(sys, "argv", ["mrpc_accelerate.py", *map(str, words)])
-    assert script.main() == 1
+    assert script.main([*map(str, words)]) == 1
     said = capsys.readouterr().err
     assert said.startswith("mrpc_accelerate.py: ") and said.count("\n") == 1
     return said
@@ -206,7 +270,7 @@ def test_launch_file_asks_for_what_is_not_here(monkeypatch, capsys, tmp_path):
     import torch
 
     def said(file, *words):
-        return refusal(monkeypatch, capsys, "--output_dir", tmp_path / "out", "--config_file", file, *words)
+        return refusal(monkeypatch, capsys, "--output-dir", tmp_path / "out", "--config-file", file, *words)
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     on_gpus = tmp_path / "gpus.toml"
@@ -215,13 +279,13 @@ def test_launch_file_asks_for_what_is_not_here(monkeypatch, capsys, tmp_path):
         LAUNCH / "ddp.yaml", "--profile", on_gpus
     )
     assert "asks for GPUs, the profile for the CPU" in said(LAUNCH / "fsdp2.yaml")
-    monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(launching.importlib.util, "find_spec", lambda name: None)
     assert "asks for DeepSpeed, which is not installed" in said(LAUNCH / "zero2_cpu.yaml")
     assert "asks for fp16 on a CPU" in said(changed(tmp_path, "ddp_cpu.yaml", mixed_precision="fp16"))
     assert "distributed_type must be one of MULTI_GPU, FSDP, DEEPSPEED" in said(
         changed(tmp_path, "ddp_cpu.yaml", distributed_type="MULTI_CPU")
     )
-    assert "several machines need --main_process_ip" in said(LAUNCH / "ddp_cpu.yaml", "--num_machines", 2)
+    assert "several machines need --main-process-ip" in said(LAUNCH / "ddp_cpu.yaml", "--num-machines", 2)
     assert "cannot read" in said(tmp_path / "none.yaml") and not (tmp_path / "out").exists()
 
 
@@ -230,17 +294,27 @@ def test_port_is_taken(monkeypatch, capsys, tmp_path):
         taken.bind(("0.0.0.0", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        words = ("--output_dir", tmp_path, "--config_file", LAUNCH / "ddp_cpu.yaml", "--main_process_port", port)
+        words = ("--output-dir", tmp_path, "--config-file", LAUNCH / "ddp_cpu.yaml", "--main-process-port", port)
         assert f"port {port} is taken by another program" in refusal(monkeypatch, capsys, *words)
-    assert script._port_is_free(port)
+    assert launching.port_is_free(port)
 
 
-def test_failure_in_training_is_one_line_with_the_traceback_kept(monkeypatch, capsys, tmp_path, profile, fresh_state):
+def test_a_checkpoint_that_is_none_is_told(monkeypatch, capsys, tmp_path, profile):
     broken = tmp_path / "broken.toml"
     (tmp_path / "bert").mkdir()
     broken.write_text(f'inherits = "{profile}"\n[mrpc]\ncheckpoint = "{tmp_path / "bert"}"\n')
-    said = refusal(monkeypatch, capsys, *options(broken, tmp_path / "out"))
-    assert "Error: " in said and "traceback-0.txt" in said
+    assert f"{tmp_path / 'bert'} cannot be loaded" in Run(broken, tmp_path / "out").refusal()
+
+
+def fail() -> None:
+    """In the program's process: something that nobody thought of."""
+    script.mean_loss = lambda *_: {}["unthought"]
+
+
+def test_failure_in_training_is_one_line_with_the_traceback_kept(tmp_path, profile):
+    run = Run(profile, tmp_path / "out", change=(fail,))
+    said = run.refusal()
+    assert "KeyError: " in said and "traceback-0.txt" in said
     assert "Traceback" in (tmp_path / "out" / "traceback-0.txt").read_text()
 
 
@@ -251,13 +325,17 @@ def test_first_failure_is_told():
         "Failures:\n  rank      : 1 (local_rank: 1)\n  exitcode  : 1 (pid: 12)\n"
         "Root Cause (first observed failure):\n  rank      : 0 (local_rank: 0)\n  exitcode  : 1 (pid: 11)\n"
     )
-    assert script.what_failed(log) == "process 0 of 2: ValueError: no such column (see b)"
-    assert script.what_failed("warning\nConnectionError: port 1\n") == "ConnectionError: port 1"
+    assert launching.what_failed(log, "mrpc_accelerate.py") == "process 0 of 2: ValueError: no such column (see b)"
+    assert (
+        launching.what_failed("warning\nConnectionError: port 1\n", "mrpc_accelerate.py") == "ConnectionError: port 1"
+    )
 
 
 def test_options_for_the_launcher_are_not_for_the_script():
-    words = ["--config_file", "a", "--output_dir", "--num_processes=2", "b", "--num_machines", "--max_train_steps"]
-    assert script._without(words, ["--config_file", "--num_processes"]) == [words[2], *words[4:]]
+    words = ["--config-file", "a", "--output-dir", "b", "--num-processes=2", "--max-steps", "3", "--num-machines", "1"]
+    given, own = launching.launch_parser().parse_known_args(words)
+    assert own == ["--output-dir", "b", "--max-steps", "3"]
+    assert launching.launch_options(given).numbers() == {"num_processes": 2, "num_machines": 1}
 
 
 @pytest.mark.parametrize("kind, layer", [("bert", "BertLayer"), ("distilbert", "TransformerBlock")])
@@ -267,7 +345,7 @@ def test_fsdp_gathers_the_layers_of_the_profiles_model(kind, layer):
 
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(ROOT / "data/models" / kind))
-    assert script.layer_classes(model) == [layer]
+    assert layer_classes(model) == [layer]
 
 
 @pytest.mark.parametrize("path", sorted(LAUNCH.glob("*.yaml")), ids=lambda path: path.stem)
@@ -294,11 +372,16 @@ def test_launch_files_are_accelerates(path):
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is not installed")
 def test_zero2(profile, alone, tmp_path):
-    words = options(profile, tmp_path, "--config_file", LAUNCH / "zero2_cpu.yaml", "--per_device_train_batch_size", 8)
-    run = start(*words)
-    _, errors = run.communicate(timeout=900)
-    assert (run.returncode, errors) == (0, "")
-    assert largest_difference(json.loads((tmp_path / "results.json").read_text()), alone) < 1e-5
+    folder = tmp_path / "run"
+    words = options(profile, "--output-dir", folder, "--config-file", LAUNCH / "zero2_cpu.yaml", "--save-steps", 9)
+    for _ in range(2):
+        run = start(*words, "--per-device-train-batch-size", 8)
+        _, errors = run.communicate(timeout=900)
+        assert (run.returncode, errors) == (0, "")
+        results = json.loads((folder / "results.json").read_text())
+        assert largest_difference(results, alone) < 1e-5
+        (folder / "results.json").unlink()  # the second time it goes on from the checkpoint before the last
+        shutil.rmtree(checkpoints(folder)[-1])
 
 
 @pytest.mark.slow
@@ -307,18 +390,18 @@ def test_two_machines_on_loopback(profile, alone, tmp_path, launcher):
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    words = options(profile, tmp_path, "--per_device_train_batch_size", 8)
+    words = options(profile, "--output-dir", tmp_path / "run", "--per-device-train-batch-size", 8)
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     machines = []
     for rank in (0, 1):
         where = f"--num_processes 2 --num_machines 2 --machine_rank {rank} --main_process_ip 127.0.0.1"
-        by_file = [str(SCRIPT), "--config_file", str(LAUNCH / "ddp_cpu.yaml"), *where.split()]
+        by_file = [str(SCRIPT), "--config-file", str(LAUNCH / "ddp_cpu.yaml"), *where.replace("_", "-").split()]
         meeting = f"--nnodes 2 --nproc_per_node 1 --rdzv_id a --rdzv_backend c10d --rdzv_endpoint 127.0.0.1:{port}"
         command = {
-            "accelerate": [*by_file, "--main_process_port", str(port)],
+            "accelerate": [*by_file, "--main-process-port", str(port)],
             "torchrun": ["-m", "torch.distributed.run", *meeting.split(), str(SCRIPT)],
         }
         machines.append(subprocess.Popen([sys.executable, *command[launcher], *words], env=env))
     assert [machine.wait(600) for machine in machines] == [0, 0]
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["processes"] == 2 and largest_difference(results, alone) < 1e-5

@@ -8,18 +8,15 @@ import ctypes
 import importlib.util
 import json
 import math
-import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import program_run
 import pytest
 
 from helpers.profiles import ROOT, load_profile
@@ -28,6 +25,9 @@ load_profile("reduced")  # offline, before any library is imported
 import pretrain_gpt2  # noqa: E402
 import pretraining_speed  # noqa: E402
 
+from takehome import checkpoints  # noqa: E402
+from takehome.tokens import Position, TokenStream  # noqa: E402
+
 CORPUS = str(ROOT / "data" / "openwebtext")
 TINY = [
     "--config-overrides=n_layer=2,n_embd=32,n_head=2", "--sequence-length=32", "--per-device-train-batch-size=4",
@@ -35,92 +35,55 @@ TINY = [
     "--shuffle-buffer=50",
 ]  # fmt: skip
 
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(
-    ["torch", "accelerate", "datasets", "tqdm", "pretrain_gpt2", "transformers.models.gpt2.modeling_gpt2",
-     "transformers.models.gpt2.tokenization_gpt2", "torch.utils.checkpoint", "helpers.memory", "helpers.flops"]
-)  # fmt: skip
-
 
 def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def child(arguments, output, environment, slow_writing, file_size, disk):
-    """Runs the program in a forked process. `slow_writing`: seconds that each file of a checkpoint takes."""
-    os.environ.update(environment)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if slow_writing:
-        sync = pretrain_gpt2.sync
-        pretrain_gpt2.sync = lambda path: (time.sleep(slow_writing), sync(path))
-    if file_size:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with an error, as on a full disk
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    if disk:
-        folder, size = disk
-        libc = ctypes.CDLL(None, use_errno=True)
-        new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
-        if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
-            os._exit(77)
-        if libc.mount(b"tmpfs", str(folder).encode(), b"tmpfs", 0, f"size={size}".encode()):
-            os._exit(77)
-    try:
-        pretrain_gpt2.main(arguments)
-    finally:
-        if disk:
-            print("left behind:", sorted(path.name for path in Path(disk[0]).rglob("*")), flush=True)
+def die_while_writing(call: int) -> None:
+    """In the program's process: SIGKILL when a file of a checkpoint is to reach the disk for the n-th time."""
+    sync, left = checkpoints.sync, iter(range(call, 0, -1))
+
+    def counted(path):
+        if next(left) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(path)
+
+    checkpoints.sync = counted
 
 
-class Run:
+def limit_files(size: int) -> None:
+    """In the program's process: writing more fails with an error, as on a full disk."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def small_disk(folder: str, size: int) -> None:
+    """In the program's process: a disk of so many bytes at a folder, which it lists at the end."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
+    if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
+        os._exit(77)
+    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, f"size={size}".encode()):
+        os._exit(77)
+    main = pretrain_gpt2.main
+
+    def main_and_list(words):
+        try:
+            return main(words)
+        finally:
+            print("left behind:", sorted(path.name for path in Path(folder).rglob("*")), flush=True)
+
+    pretrain_gpt2.main = main_and_list
+
+
+class Run(program_run.Run):
     """The program, started in one or two processes."""
 
-    def __init__(self, folder, *arguments, processes=1, slow_writing=0.0, file_size=0, disk=None, tiny=TINY):
-        self.folder, self.output = Path(folder), Path(f"{folder}.out")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.processes = []
-        for rank in range(processes):
-            environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-            if processes > 1:
-                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
-                                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-            told = [*tiny, f"--output-dir={folder}", *arguments]
-            given = (told, self.output, environment, slow_writing, file_size, disk)
-            self.processes.append(context.Process(target=child, args=given, daemon=True))
-            self.processes[-1].start()
-
-    def wait(self, until=None, seconds=120) -> None:
-        """Waits for the end, or until something is true."""
-        end = time.monotonic() + seconds
-        while any(process.is_alive() for process in self.processes) and not (until and until()):
-            assert time.monotonic() < end, f"still running after {seconds} s:\n{self.text}"
-            time.sleep(0.001)
-
-    def kill(self) -> None:
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.join()
-            assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
-
-    def finish(self) -> "Run":
-        self.wait()
-        assert [process.exitcode for process in self.processes] == [0] * len(self.processes), self.text
-        return self
-
-    def refusal(self) -> str:
-        """Waits for the program to refuse; returns what it says, which is one line and no traceback."""
-        self.wait()
-        assert self.processes[0].exitcode == 1, self.text
-        assert "Traceback" not in self.text
-        return next(line for line in self.text.splitlines() if line.startswith("error: "))
-
-    @property
-    def text(self) -> str:
-        return self.output.read_text() if self.output.exists() else ""
+    def __init__(self, folder, *words, processes=1, change=None, tiny=TINY):
+        super().__init__("pretrain_gpt2", folder, *tiny, *words, processes=processes, change=change)
 
     @property
     def log(self) -> list[dict]:
@@ -169,13 +132,13 @@ def small_corpus(tmp_path_factory):
 
 def make_stream(corpus, tokenizer, *arguments):
     told = ["--output-dir=unused", f"--dataset={corpus}", "--validation-documents=5", "--shuffle-buffer=16"]
-    return pretrain_gpt2.TokenStream(pretrain_gpt2.parse_arguments([*told, *arguments]), tokenizer)
+    return TokenStream(pretrain_gpt2.parse_arguments([*told, *arguments]).corpus, tokenizer)
 
 
 def take(stream, tokens: int, start=None, rows=2, length=16) -> tuple[list[int], list]:
     """Returns at least so many tokens in the order of the stream, and (tokens before it, position) after each batch."""
     ids, positions = [], []
-    for batch, position in stream.blocks(rows, length, start or pretrain_gpt2.Position()):
+    for batch, position in stream.blocks(rows, length, start or Position()):
         assert batch.shape == (rows, length + 1)
         assert (batch[:-1, -1] == batch[1:, 0]).all()  # the last label of a row is the first token of the next
         ids += batch[:, :-1].flatten().tolist()
@@ -271,9 +234,10 @@ def test_its_loss_is_that_of_transformers(tokenizer):
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    args = pretrain_gpt2.parse_arguments(["--output-dir=unused", *TINY])
-    config = pretrain_gpt2.build_config(args, tokenizer)
-    model = pretrain_gpt2.build_model(config)
+    from takehome.gpt2 import build_config, build_model
+
+    config = build_config(pretrain_gpt2.parse_arguments(["--output-dir=unused", *TINY]).shape, tokenizer)
+    model = build_model(config)
     plain = GPT2LMHeadModel(GPT2Config(**{**config.to_dict(), "activation_function": "gelu_new"}))
     plain.load_state_dict(model.state_dict())
     ids = torch.randint(0, 4096, (40, 33))
@@ -294,13 +258,13 @@ def test_its_loss_is_that_of_transformers(tokenizer):
     assert (head - other).norm() < 0.02 * other.norm()
 
 
-def test_attention_in_bf16_on_a_cpu(tokenizer):
+def test_attention_in_bf16_on_a_cpu():
     """Step by step it is what torch's kernel makes of the same numbers in fp32, but for rounding."""
     import torch
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    args = pretrain_gpt2.parse_arguments(["--output-dir=unused", *TINY])
-    pretrain_gpt2.build_model(pretrain_gpt2.build_config(args, tokenizer))  # which registers it
+    import takehome.gpt2  # noqa: F401 (which registers it)
+
     attend = ALL_ATTENTION_FUNCTIONS["causal"]
     torch.manual_seed(0)
     parts = [torch.randn(2, 3, 40, 16, requires_grad=True) for _ in "qkv"]
@@ -366,29 +330,27 @@ def test_trackio_shows_the_log(tmp_path, monkeypatch):
 # --- Killed and resumed --------------------------------------------------------------------------
 
 
+def drafts(folder: Path) -> list[Path]:
+    return list(folder.glob(f".checkpoint-*{checkpoints.DRAFT}"))
+
+
 def kill_while_training(run: Run, step: int) -> None:
     run.wait(until=lambda: len(run.losses) >= step)
-    run.kill()
+    assert run.kill(), "it ended before it was killed"
 
 
-def kill_while_writing(run: Run, rng: random.Random) -> None:
-    """Kills the program between the first and the last byte of a checkpoint, when there is one to go back to."""
-    unfinished = lambda: list(run.folder.glob("checkpoint-*.tmp"))  # noqa: E731
-    run.wait(until=lambda: unfinished() and pretrain_gpt2.checkpoints(run.folder))
-    time.sleep(rng.uniform(0, 0.15))
+def kill_while_writing(run: Run) -> None:
+    """Waits for the kill between the first and the last byte of a second checkpoint, and kills the other process."""
+    run.wait(until=lambda: not run.processes[0].is_alive())
     run.kill()
-    assert unfinished(), "the checkpoint was finished before the kill"
+    assert run.statuses[0] == -signal.SIGKILL and drafts(run.folder) and checkpoints.checkpoints(run.folder)
 
 
 def check_checkpoints(folder: Path) -> None:
-    """Every checkpoint that has its name can be read."""
-    import torch
-
+    """Every checkpoint that has its name is whole."""
     for path in folder.glob("checkpoint-*"):
-        if path.name.removeprefix("checkpoint-").isdigit():
-            assert json.loads((path / "trainer_state.json").read_text())["step"] == int(path.name.split("-")[1])
-            for file in path.glob("*.bin"):
-                torch.load(file, map_location="cpu")
+        assert checkpoints.damage(path) == ""
+        assert json.loads((path / "state.json").read_text())["step"] == checkpoints.step_of(path)
 
 
 def kill_and_resume(folder: Path, kills: list[str], processes: int, seed: int) -> tuple[Run, list]:
@@ -396,9 +358,10 @@ def kill_and_resume(folder: Path, kills: list[str], processes: int, seed: int) -
     rng, logged = random.Random(seed), []
     batch = f"--per-device-train-batch-size={4 // processes}"
     for number, kind in enumerate(kills):
-        run = Run(folder, batch, processes=processes, slow_writing=0.05 if kind == "writing" else 0.0)
+        dying = (die_while_writing, rng.choice([7, 8])) if kind == "writing" else None
+        run = Run(folder, batch, processes=processes, change=dying)
         if kind == "writing":
-            kill_while_writing(run, rng)
+            kill_while_writing(run)
         else:
             # Always a little further than the kill before, or it would never end.
             kill_while_training(run, min(23, 4 + number * 18 // len(kills) + rng.randrange(3)))
@@ -416,7 +379,7 @@ def assert_nothing_happened(run: Run, logged: list, whole: Run) -> None:
     assert (run.folder / "model" / "model.safetensors").read_bytes() == (
         whole.folder / "model" / "model.safetensors"
     ).read_bytes()
-    assert not list(run.folder.glob("*.tmp"))
+    assert not drafts(run.folder)
 
 
 def test_killed_and_resumed_it_is_the_same_run(uninterrupted, tmp_path):
@@ -505,6 +468,9 @@ def test_a_bad_corpus_is_refused(kind, tmp_path):
         (["--dataset=no/such/corpus"], "--dataset no/such/corpus cannot be read"),
         (["--model=" + str(ROOT / "data/models/bert")], "not a GPT-2"),
         (["--config-overrides=layers=2"], "layers is not a number of GPT2Config"),
+        (["--config-overrides=n_layer=2,n_embd=33,n_head=2"], "n_embd 33 is no multiple of n_head 2"),
+        (["--config-overrides=n_layer=2,n_embd=1000000,n_head=2"], "of memory, there are"),
+        (["--per-device-train-batch-size=100000", "--sequence-length=256"], "of memory, there are"),
         (["--validation-documents=100000"], "take fewer"),
         (["--learning-rate=1e9", "--max-grad-norm=1e9"], "lower --learning-rate"),
         pytest.param(
@@ -532,27 +498,28 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(uninterrupted
     run = Run(tmp_path / "run", "--max-steps=24")
     run.wait(until=lambda: (run.folder / "checkpoint-3").exists())
     run.kill()
-    run = Run(run.folder, file_size=300_000)
+    run = Run(run.folder, change=(limit_files, 300_000))
     assert "could not be written, what was there is untouched" in run.refusal()
-    left = sorted(path.name for path in run.folder.glob("checkpoint-*"))
-    assert left
-    assert all(name.removeprefix("checkpoint-").isdigit() for name in left)
+    assert checkpoints.checkpoints(run.folder) and not drafts(run.folder)
+    check_checkpoints(run.folder)
     assert Run(run.folder).finish().steps == uninterrupted.steps  # room was made: it goes on
 
 
 def test_a_full_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    run = Run(folder / "run", disk=(folder, 5_000_000))  # a checkpoint has 2 MB: there is no room for a third
+    run = Run(
+        folder / "run", change=(small_disk, str(folder), 5_000_000)
+    )  # a checkpoint has 2 MB: there is no room for a third
     run.wait()
-    if run.processes[0].exitcode == 77:
+    if run.statuses == [77]:
         pytest.skip("mounting a small disk is not allowed here")
     assert "checkpoint-9 could not be written" in run.refusal()
     assert "MB are free" in run.refusal()
     left = run.text.split("left behind:")[1].splitlines()[0]
     assert "'checkpoint-3'" in left
     assert "'checkpoint-6'" in left
-    assert "tmp" not in left
+    assert "draft" not in left
 
 
 # --- Launchers and speed -------------------------------------------------------------------------
@@ -570,7 +537,7 @@ def launch(folder: Path, *command: str) -> Run:
         [*told, "--max-steps=6"], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    run.output = folder.with_suffix(".out")
+    run.output = Path(f"{folder}.out")
     run.output.write_text(done.stdout)
     return run
 
@@ -594,7 +561,7 @@ def test_five_launchers_take_the_same_steps(tmp_path):
         assert "2 processes" in run.text
         assert [line.get("position") for line in run.log] == [line.get("position") for line in python.log], name
         assert run.losses == pytest.approx(python.losses, abs=1e-4 if name in ("torchrun", "ddp") else 1e-3), name
-        kind = json.loads((run.folder / "checkpoint-6/trainer_state.json").read_text())["configuration"]
+        kind = json.loads((run.folder / "checkpoint-6/state.json").read_text())["configuration"]
         assert kind["distributed_type"] == {"fsdp2": "FSDP", "zero2": "DEEPSPEED"}.get(name, kind["distributed_type"])
         shutil.copytree(run.folder, tmp_path / "again")
         shutil.rmtree(tmp_path / "again/checkpoint-6")

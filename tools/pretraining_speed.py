@@ -10,12 +10,15 @@ medians are compared. Run it when the machine has nothing else to do.
 
 import argparse
 import contextlib
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
+
+from helpers.profiles import load_profile
+from takehome.recipe import corpus_of, recipe_of, shape_of
 
 # layers, width, heads, vocabulary, rows, length
 SHAPES = {"0.7 M": (2, 128, 4, 2048, 16, 128), "4 M": (4, 256, 4, 4096, 16, 128), "124 M": (12, 768, 12, 50257, 2, 256)}
@@ -105,19 +108,20 @@ def plain_loop(name, shape, precision, compiled):
     return step
 
 
-def program_loop(args, shape, precision, compiled):
-    """The same by what `pretrain_gpt2.train` calls."""
-    import pretrain_gpt2
+def program_loop(recipe, shape):
+    """The same by what scripts/pretrain_gpt2.py calls."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    from takehome.gpt2 import build_model, build_optimizers, training_step
+
+    accelerator = Accelerator(cpu=True, mixed_precision=recipe.mixed_precision)
     config = gpt2_config(*shape)
     config.activation_function = "gelu"  # as build_config does
-    model = pretrain_gpt2.build_model(config)
-    if compiled:
+    model = build_model(config)
+    if recipe.torch_compile:
         model.compile()
-    model, *optimizers = accelerator.prepare(model, *pretrain_gpt2.build_optimizers(args, model))
-    return lambda ids: pretrain_gpt2.training_step(accelerator, model, optimizers, [ids], 1.0).item()
+    model, *optimizers = accelerator.prepare(model, *build_optimizers(recipe, model))
+    return lambda ids: training_step(accelerator, model, optimizers, [ids], 1.0).item()
 
 
 def take_turns(name, shape, precision, compiled, batches: str) -> None:
@@ -134,19 +138,19 @@ def take_turns(name, shape, precision, compiled, batches: str) -> None:
     *shape, rows, length = SHAPES[shape]
     alone = 0.0
     if name == "program":
-        import pretrain_gpt2
-        from transformers import AutoTokenizer
+        from takehome.gpt2 import load_tokenizer
+        from takehome.tokens import Position, TokenStream
 
-        args = pretrain_gpt2.parse_arguments(["--output-dir=unused", "--profile=reduced"])
-        stream = pretrain_gpt2.TokenStream(args, AutoTokenizer.from_pretrained(args.model))
-        start = pretrain_gpt2.Position()
+        settings = load_profile("reduced").openwebtext
+        stream, start = TokenStream(corpus_of(settings), load_tokenizer(shape_of(settings))), Position()
         made, number = stream.blocks(rows, length, start), 500_000 // (rows * length)
         next(made)  # opens the files
         begin = time.perf_counter()
         copies = [next(made)[0].numpy() for _ in range(number)]
         alone = (time.perf_counter() - begin) / number
         np.save(batches, np.stack(copies))
-        step, read = program_loop(args, shape, precision, compiled), stream.read_ahead(rows, length, start)
+        recipe = replace(recipe_of(settings), mixed_precision=precision, torch_compile=compiled)
+        step, read = program_loop(recipe, shape), stream.read_ahead(rows, length, start)
     else:
         step, copies = plain_loop(name, shape, precision, compiled), np.load(batches)
         read = ((torch.from_numpy(copies[i % len(copies)]), None) for i in range(10**9))
@@ -176,10 +180,7 @@ def compare_speed(shape: str, precision: str, seconds: float = 30, compiled: boo
             command = [sys.executable, __file__, "--shape", shape, "--precision", precision, "--loop", name]
             command += ["--batches", f"{folder}/batches.npy"] + ["--torch-compile"] * compiled
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            path = os.environ | {
-                "PYTHONPATH": os.pathsep.join(sys.path)
-            }  # scripts/ too: the program itself is measured
-            workers[name] = stack.enter_context(subprocess.Popen(command, env=path, **pipes))
+            workers[name] = stack.enter_context(subprocess.Popen(command, **pipes))
             stack.callback(workers[name].kill)
             if not (ready := workers[name].stdout.readline()):
                 raise SystemExit(f"the loop {name!r} did not start")

@@ -6,40 +6,42 @@
 Learning rates come first: of each recipe the best of a few, in half the steps, on a seed that is not used again. Then,
 for each seed, AdamW trains for all steps, and Muon for a share of them, with warm-up and cosine fitted to the shorter
 run: the smallest share that still ends at AdamW's validation loss is what it needs. Both see the same documents in the
-same order, and are built by scripts/pretrain_gpt2.py.
+same order, and are built as scripts/pretrain_gpt2.py builds them.
 """
 
 import argparse
+from dataclasses import replace
 from statistics import fmean
 
-import pretrain_gpt2 as program  # the program itself is measured: make puts scripts/ on the path
+from helpers.profiles import load_profile
+from takehome.recipe import Schedule, corpus_of, recipe_of, shape_of
+from takehome.tokens import Position, TokenStream
 
 SHARES = (0.7, 0.6, 0.5, 0.4, 0.3)  # of AdamW's steps
 ADAMW_RATES, MUON_RATES = (1.5e-3, 3e-3, 6e-3, 12e-3), (0.01, 0.02, 0.04)
 SEED_OF_THE_SEARCH = 100
 
 
-def final_loss(**settings) -> float:
-    """Trains one model and returns its validation loss in nats a token; `settings` are options of the program."""
+def final_loss(**changes) -> float:
+    """Trains one model and returns its validation loss in nats a token; `changes` are of the profile's `Recipe`."""
     import torch
-    from transformers import AutoTokenizer, set_seed
+    from transformers import set_seed
 
-    words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    args = program.parse_arguments(["--output-dir", "nowhere", "--use-cpu", *words])
-    tokenizer = AutoTokenizer.from_pretrained(args.model, revision=args.model_revision)
-    stream, rows, length = program.TokenStream(args, tokenizer), args.per_device_train_batch_size, args.sequence_length
-    set_seed(args.seed)
-    model = program.build_model(program.build_config(args, tokenizer))
-    optimizers = program.build_optimizers(args, model)
-    peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    blocks = stream.blocks(rows, length, program.Position())
-    for step in range(args.max_steps):
-        share = program.learning_rate_share(step, round(args.warmup_steps * args.max_steps), args.max_steps)
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
-            for group, rate in zip(optimizer.param_groups, peak, strict=True):
-                group["lr"] = rate * share
+    from takehome.gpt2 import build_config, build_model, build_optimizers, load_tokenizer
+
+    settings = load_profile().openwebtext
+    corpus, shape, recipe = corpus_of(settings), shape_of(settings), replace(recipe_of(settings), **changes)
+    tokenizer = load_tokenizer(shape)
+    stream = TokenStream(replace(corpus, seed=recipe.seed), tokenizer)
+    rows, length = recipe.per_device_train_batch_size, shape.sequence_length
+    set_seed(recipe.seed)
+    model = build_model(build_config(shape, tokenizer))
+    optimizers = build_optimizers(recipe, model)
+    schedule, blocks = Schedule(recipe, optimizers), stream.blocks(rows, length, Position())
+    for step in range(recipe.max_steps):
+        schedule.set(step)
         model(next(blocks)[0]).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -81,7 +83,7 @@ def share_needed(steps: int, seed: int, learning_rate: float, muon_learning_rate
 def main(arguments: list[str] | None = None) -> list[float | None]:
     """Runs the command line; returns the share that each seed needs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=program.load_profile().openwebtext.max_steps)
+    parser.add_argument("--steps", type=int, default=load_profile().openwebtext.max_steps)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args(arguments)
     rates = search_rates(args.steps // 2)
