@@ -281,6 +281,13 @@ def test_what_somebody_put_into_the_course_is_not_lost(small, capsys):
     assert "lies in the bundle: copy the folder `course`" in capsys.readouterr().err
 
 
+def test_what_a_killed_install_leaves_is_named_and_stays(small, capsys):
+    fill(small.parent / "course", {"classroom.abc.partial/new/weights": "half"})
+    assert classroom_bundle.main(["install", str(small), "--course", str(small.parent / "course")]) == 0
+    assert "classroom.abc.partial is left from an install that was stopped" in capsys.readouterr().out
+    assert (small.parent / "course" / "classroom.abc.partial" / "new" / "weights").exists()
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(small, capsys, monkeypatch):
     def full(source, target):
         raise OSError(28, "No space left on device", str(target))
@@ -413,6 +420,41 @@ def test_wheels_of_other_systems_stay_and_foreign_ones_are_refused(repository, c
     fill(bundle, {"wheels/a-1-py3-none-win_amd64.whl": "made on Wind"})
     assert make(bundle) == 1
     assert "win_amd64.whl is damaged; delete it" in capsys.readouterr().err
+
+
+def test_wheels_come_whole_or_not_at_all(repository, capsys, monkeypatch):
+    """pip, which is not run here, writes beside the bundle's wheels, and its own are moved there when all are made."""
+    root, _ = repository
+    bundle, real = root.parent / "bundle", subprocess.run
+
+    def pip(failing):
+        def run(command, **options):
+            if "wheel" not in command:
+                return real(command, **options)
+            fill(Path(command[-1]), {"torch-2.whl": "torch", "numpy-2.whl": "numpy"})
+            if failing:
+                raise subprocess.CalledProcessError(1, command)
+
+        return run
+
+    for failing in (True, False):
+        monkeypatch.setattr(bundle_making.subprocess, "run", pip(failing))
+        outcome = classroom_bundle.main(["make", str(bundle), "--profile", str(root.parent / "mine.toml")])
+        assert outcome == failing
+        assert ("failed with status 1" in capsys.readouterr().err) == failing
+        wheels = [] if failing else ["wheels/numpy-2.whl", "wheels/torch-2.whl"]
+        assert [name for name in every_file(bundle) if name.endswith(".whl")] == wheels
+        assert not list(bundle.glob(".wheels*"))
+    assert {"wheels/numpy-2.whl", "wheels/torch-2.whl"} <= read_list(bundle / CHECKSUMS).keys()
+
+
+def test_wheels_for_another_system_get_one_line(small, capsys, monkeypatch):
+    fill(small, {"wheels/torch-2-win_amd64.whl": "torch"})
+    write_list(small, *read_list(small / CHECKSUMS), "wheels/torch-2-win_amd64.whl")
+    failed = subprocess.CompletedProcess([], 1)
+    monkeypatch.setattr(classroom_bundle.subprocess, "run", lambda command, **options: failed)
+    code, said = install(small, capsys)
+    assert code == 1 and "They are for the system and Python that made them" in said and sys.platform in said
 
 
 def test_what_the_hub_states_is_what_counts(tmp_path):

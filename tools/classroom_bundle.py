@@ -61,6 +61,8 @@ def install(bundle: Path, course: Path) -> None:
     if others:  # pip would choose among all that lies there
         raise BundleError(f"{bundle}: no checksum names wheels/{others[0]}: remove it, or make the bundle again")
     replace = made_here(course / "classroom")
+    for left in course.glob("classroom.*.partial"):
+        print(f"{left} is left from an install that was stopped; nothing needs it any more")
     with tempfile.TemporaryDirectory(prefix="classroom.", suffix=".partial", dir=course) as folder:
         new = Path(folder) / "new"
         copy_checked(bundle, digests, new)
