@@ -25,7 +25,7 @@ PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 ALL =
 UNCHANGED = $(if $(ALL)$(CI),,--skip-unchanged)
 
-.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean
+.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean site site-serve
 
 help:
 	@echo "make lab                      install where needed, then open your own copy of lesson 01; LESSON=02 opens another"
@@ -40,6 +40,8 @@ help:
 	@echo "make check-exercises          a table of a room's notebooks: NOTEBOOK=notebooks/02_....ipynb SUBMITTED=folder"
 	@echo "make classroom-bundle         gather all that a room without a network needs: PROFILE=laptop BUNDLE=folder"
 	@echo "make install-from-bundle      set this folder up from such a BUNDLE=folder, without a network"
+	@echo "make site                     build the course as a web site in site/_build/html"
+	@echo "make site-serve               build it and show it on this machine"
 	@echo "make lint                     check style and format, notebooks too"
 	@echo "make clean                    remove .venv and caches"
 	@echo ""
@@ -116,6 +118,19 @@ classroom-bundle: $(STAMP)
 
 install-from-bundle:
 	"$(PYTHON)" tools/classroom_bundle.py install "$(BUNDLE)"
+
+# Beside the group full-finetuning, Sphinx and its theme; npm gives Mermaid's file the first time.
+SITE_STAMP = $(VENV)/.site-installed
+
+$(SITE_STAMP): $(STAMP)
+	"$(BIN)/python" -m pip install -c constraints.txt --group site
+	@touch "$(SITE_STAMP)"
+
+site: $(SITE_STAMP)
+	"$(BIN)/python" site/build.py
+
+site-serve: $(SITE_STAMP)
+	"$(BIN)/python" site/build.py --serve
 
 lint: $(STAMP)
 	"$(BIN)/python" -m ruff check .

@@ -1,0 +1,149 @@
+"""The site in Chromium: no foreign address, nothing too wide, diagrams drawn, search, and no fault that axe finds.
+
+Marked `browser`: it builds the site and needs Chromium, the group `site`, and npm the first time. Where one of them is
+missing, the tests say which and are skipped.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from helpers.profiles import ROOT
+
+pytestmark = pytest.mark.browser
+HTML = ROOT / "site" / "_build" / "html"
+AXE = "4.14.1"
+LESSONS = sorted(path.stem for path in ROOT.glob("notebooks/*.ipynb"))
+PAGES = [
+    "index",
+    "README",
+    "SETUP",
+    "INSTRUCTOR",
+    "reference/helpers",
+    "data/README",
+    "notebooks/solutions/01_concepts",
+]
+PAGES += [f"notebooks/{name}" for name in LESSONS]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The address of the built site, as a folder on a stick has it."""
+    pytest.importorskip("sphinx", reason="the group `site` is not installed: make site")
+    if not shutil.which("npm") and not list(ROOT.glob("site/_kept/mermaid-*.js")):
+        pytest.skip("npm is not there, which gives Mermaid's file")
+    outcome = subprocess.run([sys.executable, "site/build.py"], cwd=ROOT, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr  # warnings are errors
+    return HTML.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="the group `site` is not installed: make site")
+    if not CHROMIUM:
+        pytest.skip("Chromium is not there")
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory) -> str:
+    """axe-core's program, from npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    if not shutil.which("npm"):
+        pytest.skip("npm is not there, which gives axe-core")
+    subprocess.run(["npm", "pack", f"axe-core@{AXE}", "--silent"], cwd=folder, check=True, capture_output=True)
+    with tarfile.open(next(folder.glob("*.tgz"))) as files:
+        return files.extractfile("package/axe.min.js").read().decode()
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(request):
+    return request.param
+
+
+@pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
+def page(request, browser, theme):
+    """A page of the browser that remembers what it asked for and what went wrong."""
+    context = browser.new_context(viewport={"width": request.param, "height": 844}, color_scheme=theme)
+    page = context.new_page()
+    page.asked, page.errors = [], []
+    page.on("request", lambda asked: page.asked.append(asked.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    context.close()
+
+
+def show(page, site: str, name: str) -> None:
+    page.goto(f"{site}/{name}.html")
+    page.wait_for_function("[...document.querySelectorAll('.diagram')].every((place) => place.querySelector('svg'))")
+
+
+def test_every_page_fits_draws_its_diagrams_and_asks_nobody_else(site, page):
+    problems = []
+    for name in PAGES:
+        show(page, site, name)
+        width, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        if width > seen:
+            problems.append(f"{name}: {width} pixels in a window of {seen}")
+        flat = page.evaluate(
+            "[...document.querySelectorAll('.diagram svg')].filter((svg) => !svg.querySelector('.node')).length"
+        )
+        if flat:
+            problems.append(f"{name}: {flat} diagrams are empty")
+    foreign = [url for url in page.asked if not url.startswith((site, "data:", "blob:"))]
+    assert not problems and not foreign and not page.errors, (problems, foreign, page.errors)
+
+
+def test_axe_finds_nothing(site, page, axe):
+    problems = []
+    for name in PAGES:
+        show(page, site, name)
+        page.evaluate(axe)
+        for found in page.evaluate("axe.run()")["violations"]:
+            first = found["nodes"][0]
+            problems.append(f"{name}: {found['help']} ({len(found['nodes'])}): {first['html'][:150]}")
+    assert not problems, "\n".join(problems)
+
+
+def test_pictures_say_what_is_to_be_seen(site):
+    without = []
+    for name in PAGES:
+        text = (HTML / f"{name}.html").read_text(encoding="utf-8")
+        without += [
+            f"{name}: {tag[:100]}" for tag in re.findall(r"<img [^>]*>", text) if not re.search(r'alt="[^"]', tag)
+        ]
+    assert not without
+
+
+@pytest.mark.parametrize("word", ["overfitting", "perplexity", "accumulation", "entities", "adapter"])
+def test_search_finds_a_word_of_a_lesson(site, browser, word):
+    page = browser.new_page()
+    page.goto(f"{site}/search.html?q={word}")
+    page.wait_for_selector("#search-results li a", timeout=10_000)
+    found = page.eval_on_selector_all("#search-results li a", "links => links.map((link) => link.href)")
+    assert any("/notebooks/" in link for link in found)
+    page.close()
+
+
+def test_lessons_lead_to_each_other_and_to_their_notebooks(site, browser):
+    page = browser.new_page()
+    for number, name in enumerate(LESSONS):
+        page.goto(f"{site}/notebooks/{name}.html")
+        links = page.eval_on_selector_all("a[href]", "links => links.map((link) => link.href)")
+        for neighbour in LESSONS[max(0, number - 1) : number + 2]:
+            assert f"{site}/notebooks/{neighbour}.html" in [link.split("#")[0] for link in links]
+        download = [link for link in links if link.endswith(f"{name}.ipynb")]
+        assert download and Path(download[0].removeprefix("file://")).is_file()
+        hints = page.locator("details > summary", has_text="Hint")
+        assert hints.count() >= 1 and not page.locator("details[open]", has_text="Hint").count()
+    page.close()
