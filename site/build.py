@@ -3,8 +3,9 @@
     python site/build.py                # into site/_build/html
     python site/build.py --serve        # and shows it on http://127.0.0.1:8000
 
-Nothing is fetched but Mermaid's own file, once, from npm in the version and with the checksum below; with
-`--mermaid FILE` not even that. The result needs no address outside itself, over HTTP or from a folder.
+Two packages are fetched, once, from npm, in the versions and with the checksums below: Mermaid, which draws the
+diagrams, and Pyodide, which runs Python in a browser. The result needs no address outside itself, over HTTP or from a
+folder.
 """
 
 import argparse
@@ -12,12 +13,14 @@ import base64
 import functools
 import hashlib
 import http.server
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
@@ -25,8 +28,18 @@ import nbformat
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 SOURCE, BUILT, KEPT = SITE / "_source", SITE / "_build" / "html", SITE / "_kept"
-MERMAID = "12.3.0"
-MERMAID_SHA512 = "4113TdXeLAsMruJ79OpFL5O8+LTFXhQqZ260rF3tgUmiNAtRm4Uume04I+65PRN6yZ69J4f8rVYWW8zRk65UYw=="
+# Packages of npm, each with its version and the checksum that npm itself states for it.
+MERMAID = (
+    "mermaid@12.3.0",
+    "4113TdXeLAsMruJ79OpFL5O8+LTFXhQqZ260rF3tgUmiNAtRm4Uume04I+65PRN6yZ69J4f8rVYWW8zRk65UYw==",
+)
+PYODIDE = (
+    "pyodide@314.0.7",
+    "0YvXxEhfEdpLfb/XkM2BFAeMROq0iMUX2bzzH9pOttyMcWkwq+HbE5uyuGD82LN7y2q+SNvi/6V5JEsOlD2R1A==",
+)
+# What the page "Does it fit?" runs: Python itself, and our own code as it stands.
+PYTHON_FILES = ("pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip")
+OUR_FILES = ("helpers/__init__.py", "helpers/flops.py", "helpers/memory/*.py", "helpers/memory/*.toml", "site/fits.py")
 # Pictures of the start page: the output of the cell of a lesson that holds this line.
 PICTURES = {
     "curves.png": ("01_concepts", "curves.plot(runs)"),
@@ -40,10 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help="show the site when it is built")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--mermaid", type=Path, help="mermaid.min.js, where npm is not there")
     options = parser.parse_args(arguments)
     gather()
-    shutil.copyfile(options.mermaid or fetch_mermaid(), SOURCE / "static" / "mermaid.min.js")
+    shutil.copyfile(package(*MERMAID) / "dist" / "mermaid.min.js", SOURCE / "static" / "mermaid.min.js")
+    write_fits(SOURCE / "static" / "fits", package(*PYODIDE))
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto", "-b", "html"]
     status = subprocess.run([*command, str(SOURCE), str(BUILT)]).returncode
     if status == 0:
@@ -59,7 +72,8 @@ def gather() -> None:
     shutil.copytree(SITE / "pages", SOURCE)
     shutil.copytree(SITE / "static", SOURCE / "static")
     shutil.copyfile(SITE / "conf.py", SOURCE / "conf.py")
-    documents = ["README.md", "SETUP.md", "INSTRUCTOR.md", "CONTRIBUTING.md", "LICENSE", "constraints.txt"]
+    documents = ["LICENSE", "constraints.txt", "CITATION.cff"]
+    documents += [path.name for path in ROOT.glob("*.md")]
     documents += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("data/**/README.md")]
     documents += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tools/*.svg")]
     for name in documents:
@@ -99,32 +113,54 @@ def for_the_site(notebook):
     return notebook
 
 
-def fetch_mermaid() -> Path:
-    """Mermaid's file from npm's package, kept for the next time.
+def write_fits(folder: Path, pyodide: Path) -> None:
+    """Writes the scripts of the page "Does it fit?".
+
+    A page from a folder may load scripts and nothing else, so Python's files and ours are put into scripts.
+    """
+    folder.mkdir(parents=True)
+    shutil.copyfile(pyodide / "pyodide.js", folder / "pyodide.js")
+    python = {name: base64.b64encode((pyodide / name).read_bytes()).decode() for name in PYTHON_FILES}
+    lock = json.loads((pyodide / "pyodide-lock.json").read_text("utf-8"))["info"]  # without Python's further packages
+    text = f"const PYTHON_FILES = {json.dumps(python)};\nconst PYTHON_LOCK = {json.dumps(lock)};\n"
+    (folder / "python.js").write_text(text, encoding="utf-8")
+    ours = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for name in OUR_FILES for path in ROOT.glob(name)}
+    sys.path[:0] = [str(ROOT), str(SITE)]
+    import fits  # here, where its packages can be found without an install
+
+    start = fits.Run()
+    first = {"choices": fits.choices(), "answer": asdict(fits.answer(start)), "advice": asdict(fits.advice(start))}
+    text = f"const OUR_FILES = {json.dumps(ours)};\nconst FIRST = {json.dumps(first)};\n"
+    (folder / "ours.js").write_text(text, encoding="utf-8")
+
+
+def package(name: str, checksum: str) -> Path:
+    """The folder of an npm package, fetched the first time and kept.
+
+    Args:
+        name: with its version, as in "mermaid@12.3.0".
+        checksum: SHA-512 of the package in base64, as `npm view NAME dist.integrity` says.
 
     Raises:
         SystemExit: npm is not there, did not give it, or gave another file.
     """
-    kept = KEPT / f"mermaid-{MERMAID}.min.js"
-    if kept.exists():
+    kept = KEPT / name / "package"
+    if kept.is_dir():
         return kept
     KEPT.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=KEPT) as folder:
         try:
-            command = ["npm", "pack", f"mermaid@{MERMAID}", "--silent", "--pack-destination", folder]
-            subprocess.run(command, check=True, cwd=folder)
+            subprocess.run(["npm", "pack", name, "--silent"], check=True, cwd=folder, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as cause:
-            raise SystemExit(
-                f"site/build.py: npm did not give mermaid {MERMAID} ({cause}): install npm, or name a copy of "
-                "mermaid.min.js with --mermaid"
-            ) from cause
-        package = next(Path(folder).glob("*.tgz"))
-        found = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
-        if found != MERMAID_SHA512:
-            raise SystemExit(f"site/build.py: mermaid {MERMAID} has the checksum {found}, not the pinned one")
-        with tarfile.open(package) as files:
-            content = files.extractfile("package/dist/mermaid.min.js").read()
-    kept.write_bytes(content)
+            raise SystemExit(f"site/build.py: npm did not give {name} ({cause}): is npm installed, and a network there?")
+        (file,) = Path(folder).glob("*.tgz")
+        found = base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode()
+        if found != checksum:
+            raise SystemExit(f"site/build.py: {name} has the checksum {found}, not the pinned {checksum}")
+        with tarfile.open(file) as files:
+            files.extractall(folder, filter="data")
+        kept.parent.mkdir(exist_ok=True)
+        (Path(folder) / "package").rename(kept)
     return kept
 
 
