@@ -124,7 +124,9 @@ def write_fits(folder: Path, pyodide: Path) -> None:
     lock = json.loads((pyodide / "pyodide-lock.json").read_text("utf-8"))["info"]  # without Python's further packages
     text = f"const PYTHON_FILES = {json.dumps(python)};\nconst PYTHON_LOCK = {json.dumps(lock)};\n"
     (folder / "python.js").write_text(text, encoding="utf-8")
-    ours = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for name in OUR_FILES for path in ROOT.glob(name)}
+    ours = {
+        path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for name in OUR_FILES for path in ROOT.glob(name)
+    }
     sys.path[:0] = [str(ROOT), str(SITE)]
     import fits  # here, where its packages can be found without an install
 
@@ -152,7 +154,9 @@ def package(name: str, checksum: str) -> Path:
         try:
             subprocess.run(["npm", "pack", name, "--silent"], check=True, cwd=folder, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as cause:
-            raise SystemExit(f"site/build.py: npm did not give {name} ({cause}): is npm installed, and a network there?")
+            raise SystemExit(
+                f"site/build.py: npm did not give {name} ({cause}): is npm installed, and a network there?"
+            )
         (file,) = Path(folder).glob("*.tgz")
         found = base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode()
         if found != checksum:

@@ -4,11 +4,14 @@ Marked `browser`: it builds the site and needs Chromium, the group `site`, and n
 missing, the tests say which and are skipped.
 """
 
+import json
+import random
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -147,3 +150,37 @@ def test_lessons_lead_to_each_other_and_to_their_notebooks(site, browser):
         hints = page.locator("details > summary", has_text="Hint")
         assert hints.count() >= 1 and not page.locator("details[open]", has_text="Hint").count()
     page.close()
+
+
+def test_does_it_fit_says_what_python_says(site, browser):
+    """The dials are turned at random: the page answers as helpers.memory does here. A link brings the dials back."""
+    sys.path.insert(0, str(ROOT / "site"))
+    import fits
+    from test_fits import random_run
+
+    page = browser.new_page()
+    page.goto(f"{site}/fits.html")
+    assert page.inner_text(".fits-verdict")  # the first answer came with the page
+    page.select_option("select[name=model]", "llama-7b")
+    page.wait_for_function(
+        "ask && document.querySelector('.fits-title').textContent.startsWith('llama-7b')", timeout=120_000
+    )
+    draw = random.Random(2)
+    for _ in range(200):
+        run = random_run(fits, draw)
+        state = json.dumps(asdict(run))
+        assert json.loads(page.evaluate("state => ask('answer', state)", state)) == asdict(fits.answer(run))
+    page.fill("input[name=sequence_length]", "2048")
+    page.check("input[name=activation_checkpointing]")
+    page.wait_for_function(f"{title}.includes('checkpointing')")
+    shown, address = page.inner_text(".fits-verdict"), page.url
+    again = browser.new_page()
+    again.goto(address)
+    again.wait_for_function(
+        "ask && document.querySelector('.fits-title').textContent.includes('2048')", timeout=120_000
+    )
+    assert again.inner_text(".fits-verdict") == shown
+    expected = fits.Run(model="llama-7b", sequence_length=2048, activation_checkpointing=True)
+    assert f"{fits.answer(expected).peak / 1e9:.2f} GB" in shown
+    page.close()
+    again.close()
