@@ -154,9 +154,8 @@ def package(name: str, checksum: str) -> Path:
         try:
             subprocess.run(["npm", "pack", name, "--silent"], check=True, cwd=folder, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError) as cause:
-            raise SystemExit(
-                f"site/build.py: npm did not give {name} ({cause}): is npm installed, and a network there?"
-            )
+            why = f"npm did not give {name} ({cause}): is npm installed, and a network there?"
+            raise SystemExit(f"site/build.py: {why}") from cause
         (file,) = Path(folder).glob("*.tgz")
         found = base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode()
         if found != checksum:

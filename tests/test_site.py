@@ -162,9 +162,8 @@ def test_does_it_fit_says_what_python_says(site, browser):
     page.goto(f"{site}/fits.html")
     assert page.inner_text(".fits-verdict")  # the first answer came with the page
     page.select_option("select[name=model]", "llama-7b")
-    page.wait_for_function(
-        "ask && document.querySelector('.fits-title').textContent.startsWith('llama-7b')", timeout=120_000
-    )
+    title = "document.querySelector('.fits-title').textContent"
+    page.wait_for_function(f"ask && {title}.startsWith('llama-7b')", timeout=120_000)
     draw = random.Random(2)
     for _ in range(200):
         run = random_run(fits, draw)
@@ -176,9 +175,7 @@ def test_does_it_fit_says_what_python_says(site, browser):
     shown, address = page.inner_text(".fits-verdict"), page.url
     again = browser.new_page()
     again.goto(address)
-    again.wait_for_function(
-        "ask && document.querySelector('.fits-title').textContent.includes('2048')", timeout=120_000
-    )
+    again.wait_for_function(f"ask && {title}.includes('2048')", timeout=120_000)
     assert again.inner_text(".fits-verdict") == shown
     expected = fits.Run(model="llama-7b", sequence_length=2048, activation_checkpointing=True)
     assert f"{fits.answer(expected).peak / 1e9:.2f} GB" in shown
