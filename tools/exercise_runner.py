@@ -36,11 +36,11 @@ def define(cells: list, name: str) -> object:
 
 def call(function, arguments: list) -> dict:
     """The answer to one call, with what became of the arguments; or the sentence about what it raised."""
-    from helpers.checks.judging import failure
-
     try:
         return {"answer": encode(function(*arguments)), "arguments": [encode(each) for each in arguments]}
     except Exception as error:
+        from helpers.checks.judging import failure
+
         return {"failed": failure(getattr(function, "__name__", "your function"), function, error)[:1000]}
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -169,7 +169,7 @@ class Sandbox:
             command, self._environment(), self.isolated, self.folder.name, steps, limits.scratch,
             limits.address_space, limits.processes,
         )  # fmt: skip
-        return [sys.executable, "-I", "-S", str(TOOLS / "isolation.py"), json.dumps(asdict(plan))]
+        return [sys.executable, "-I", "-S", str(TOOLS / "isolation.py"), json.dumps(plan._asdict())]
 
     def _environment(self) -> dict[str, str]:
         """All that a submission learns of the environment."""
