@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import check_exercises
@@ -63,7 +64,7 @@ def room(tmp_path_factory):
 
 
 def test_twelve_notebooks(room, capsys):
-    assert check_exercises.main([str(LESSON), str(room), "--seconds", "6", *WITHOUT]) == 0
+    assert check_exercises.main([str(LESSON), str(room), "--seconds", "4", *WITHOUT]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["notebook", *NAMES, "remark"]
     found = {line.split()[0][:2]: " ".join(line.split()[1:]) for line in lines[1:]}
@@ -121,6 +122,40 @@ def test_every_exercise_crosses(lesson):
 
         verdict = getattr(checks, check)(there_and_back)
         assert verdict, verdict
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_only_linux_isolates(monkeypatch, capsys, tmp_path, platform):
+    notebook(tmp_path / "a.ipynb")
+    monkeypatch.setattr(sys, "platform", platform)
+    assert check_exercises.main([str(LESSON), str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith(
+        "Submitted code cannot be isolated here: only Linux has the means. Nothing was run"
+    )
+
+
+@pytest.mark.parametrize("option", [["--seconds", "nan"], ["--seconds", "-1"], ["--minutes", "0"], ["--minutes", "x"]])
+def test_bad_options(capsys, tmp_path, option):
+    with pytest.raises(SystemExit):
+        check_exercises.main([str(LESSON), str(tmp_path), *option])
+    assert f"argument {option[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ä 名.ipynb", "plain ä 名.ipynb"),
+        ("a\nb\tc\x1b[2J", "a\\nb\\tc\\x1b[2J"),
+        ("to the left \u202e", "to the left \\u202e"),
+        ("half \udcff", "half \\udcff"),
+        ("a    b", "a b"),
+        ("x" * 200, "x" * 99 + "…"),
+        ("\x1b" * 99, "\\x1b" * 24 + "\\x1…"),
+    ],
+)
+def test_texts_of_others_are_printable(text, shown):
+    assert check_exercises.printable(text) == shown and len(shown) <= 100
 
 
 @pytest.mark.parametrize("case", ["no lesson", "no exercises", "empty folder", "no folder"])

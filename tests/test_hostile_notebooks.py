@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import submissions
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSON = ROOT / "notebooks" / "01_concepts.ipynb"
@@ -272,17 +273,20 @@ IMPORTS = """
 import contextlib, ctypes, json, os, re, resource, shutil, signal, socket, subprocess, sys, threading, time
 libc = ctypes.CDLL(None)
 """
-# Cells that no Python takes, or that break who reads them.
+# Cells that may break who reads them; each gets a notebook of its own.
+DEEP = {
+    "deep_brackets": "x = " + "(" * 5000 + "1" + ")" * 5000,
+    "deep_minus": "x = " + "-" * 200_000 + "1",
+    "deep_sum": "x = " + "1 + " * 100_000 + "1",
+    "deep_attributes": "x = a" + ".a" * 100_000,
+}
+# Cells that are no Python, or not what they seem; all in one notebook.
 UNREADABLE = {
     "argument_twice": "def f(a, a): pass",
     "nonlocal": "nonlocal x",
     "late_global": "def f():\n    x = 1\n    global x",
     "import_star": "def f():\n    from os import *",
     "return_outside": "return 1",
-    "deep_brackets": "x = " + "(" * 5000 + "1" + ")" * 5000,
-    "deep_minus": "x = " + "-" * 200_000 + "1",
-    "deep_sum": "x = " + "1 + " * 100_000 + "1",
-    "deep_attributes": "x = a" + ".a" * 100_000,
     "many_ifs": "\n".join("    " * depth + "if x:" for depth in range(150)) + "\n" + "    " * 150 + "x",
     "magic": "%%bash\nrm -rf /\n",
     "much_magic": "%time x = 1\n!ls\nx?\n%load_ext evil\n?\n%%\n!!\n%\n",
@@ -538,11 +542,20 @@ def test_none_outlives_its_time(world, user):
     }
 
 
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_bad_cell_costs_only_itself(name):
+    parsed = submissions.parse([UNREADABLE[name], RIGHT])
+    assert submissions.needed(parsed.statements, "optimizer_steps")
+    harmless = name in ("magic", "much_magic", "coding")  # IPython makes Python of them, or they are comments
+    assert [remark[:12] for remark in parsed.broken] == ([] if harmless else ["code cell 1:"])
+
+
 def test_each_is_a_row(world):
     """What cannot be read, parsed or run, and names that want to be more than names."""
     submitted = world.folder / "submitted"
-    for name, source in UNREADABLE.items():
+    for name, source in DEEP.items():
         write_notebook(submitted / f"{name}.ipynb", source, RIGHT)
+    write_notebook(submitted / "unreadable.ipynb", *UNREADABLE.values(), RIGHT)
     broken_function = RIGHT.replace("(examples, batch,", "(batch, batch,")
     write_notebook(submitted / "the_function_itself.ipynb", broken_function)
     write_notebook(submitted / "a\nzz_wrong.ipynb  right.ipynb", RIGHT + "# 1")
@@ -566,8 +579,8 @@ def test_each_is_a_row(world):
     world.fill({})
     os.chmod(submitted / "nothing.ipynb", 0)
     answers, said = check_unharmed(world)
-    assert len(answers) == len(list(submitted.iterdir())) == len(UNREADABLE) + len(files) + 12
-    assert {name: answers[name][0] for name in UNREADABLE} == dict.fromkeys(UNREADABLE, "right")
+    assert len(answers) == len(list(submitted.iterdir())) == len(DEEP) + len(files) + 13
+    assert {name: answers[name][0] for name in [*DEEP, "unreadable"]} == dict.fromkeys([*DEEP, "unreadable"], "right")
     assert answers["a\\nzz_wrong.ipynb right"][0] == "right"
     assert answers["b\\x1b[2J<b>\\u202e"][0] == answers["c\\udcff"][0] == "right"
     assert all(ord(letter) >= 32 or letter == "\n" for letter in said.out + said.err)

@@ -63,9 +63,9 @@ class Sandbox:
 
     def __enter__(self) -> Sandbox:
         self.folder = tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True)
-        self.before = {process.pid for process in descendants(os.getpid())}
         self.shared = shared_memory()
         if not self.isolated:
+            self.before = {process.pid for process in descendants(os.getpid())}
             adopt_orphans()
         self.deadline = time.monotonic() + self.limits.seconds
         self.process = subprocess.Popen(
