@@ -476,7 +476,8 @@ def isolating():
 def course_unharmed():
     before = course()
     yield
-    assert course() == before
+    after = course()
+    assert [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)] == []
 
 
 @pytest.fixture
@@ -627,11 +628,16 @@ def test_without_isolation_nothing_is_left_and_nothing_grows(world):
 
 
 def test_who_cannot_isolate_refuses(world):
+    """In a container that allows no further namespaces."""
     world.fill({"deletes_marks": THEFTS["deletes_marks"]})
-    said = world.check(problem="as a test wants it")
+    closed = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "sh", "-c", closed, "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
+        pytest.skip("no such container can be made here")
+    said = world.check(prefix=prefix)
     assert (said.code, said.out) == (2, "") and (world.folder / "marks.csv").exists()
-    assert said.err.startswith("Submitted code cannot be isolated here: as a test wants it. Nothing was run.")
-    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith("Submitted code cannot be isolated here: this system does not let us (")
+    assert len(said.err.splitlines()) == 1 and "unshare: " in said.err and "Nothing was run" in said.err
 
 
 def test_all_ends_with_the_program(world):

@@ -55,12 +55,12 @@ def main() -> None:
     if not plan.isolated:
         os.execve(plan.command[0], plan.command, plan.environment)
     try:
-        user = enter_namespaces()
+        enter_namespaces()
     except OSError as error:
-        sys.exit(f"this system does not let us isolate ({error})")
+        sys.exit(f"this system does not let us ({error})")
     init = os.fork()
     if init == 0:
-        become_init(plan, user)
+        become_init(plan)
     _, status = os.waitpid(init, 0)
     sys.exit(os.waitstatus_to_exitcode(status) and 1)
 
@@ -89,26 +89,30 @@ def call(name: str, *arguments: object) -> None:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def enter_namespaces() -> int:
-    """Leaves the network, the processes and the mounts of the system; returns the user that the command will be.
+def enter_namespaces() -> None:
+    """Leaves the network, the processes and the mounts of the system.
 
-    Root may write any user into the map, from outside only, so a helper stays outside. The others are themselves.
+    The command will be `nobody` in there. Outside that is the user who checks, or nobody indeed if that is root, who
+    may write several users into the map, from outside only: so a helper stays outside.
 
     Raises:
         OSError: the system does not allow it.
     """
-    user, group, parent = os.getuid(), os.getgid(), os.getpid()
-    users, groups = f"{user} {user} 1\n", f"{group} {group} 1\n"
-    if user == 0:
-        users = groups = f"0 0 1\n{NOBODY} {NOBODY} 1\n"
-        os.setgroups([])
+    parent, root = os.getpid(), os.getuid() == 0
+    users, groups = f"{NOBODY} {os.getuid()} 1\n", f"{NOBODY} {os.getgid()} 1\n"
+    if root:
+        try:
+            os.setgroups([])
+            users = groups = f"0 0 1\n{NOBODY} {NOBODY} 1\n"
+        except PermissionError:  # the root of a container, with an ordinary user's rights
+            root = False
     ours, theirs = os.pipe()
     helper = os.fork()
     if helper == 0:
         os.close(theirs)
         try:
             if os.read(ours, 1):
-                if user != 0:
+                if not root:
                     write(f"/proc/{parent}/setgroups", "deny")
                 write(f"/proc/{parent}/uid_map", users)
                 write(f"/proc/{parent}/gid_map", groups)
@@ -125,7 +129,6 @@ def enter_namespaces() -> int:
         raise OSError(failed, f"user map: {os.strerror(failed)}")
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     write("/proc/sys/user/max_user_namespaces", "0")  # in ours: no further ones, in which it would be root again
-    return NOBODY if user == 0 else user
 
 
 def write(path: str, text: str, new: bool = False) -> None:
@@ -133,7 +136,7 @@ def write(path: str, text: str, new: bool = False) -> None:
         file.write(text)
 
 
-def become_init(plan: Plan, user: int) -> None:
+def become_init(plan: Plan) -> None:
     """Builds the new root, starts the command in it, and waits for it; with this process ends every other."""
     try:
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -141,13 +144,12 @@ def become_init(plan: Plan, user: int) -> None:
         command = os.fork()
         if command == 0:
             lower("NPROC", plan.processes)
-            if user != os.getuid():
-                os.setresgid(user, user, user)
-                os.setresuid(user, user, user)
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
             call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             os.execve(plan.command[0], plan.command, plan.environment)
     except BaseException as error:
-        print(f"this system does not let us isolate ({error})", file=sys.stderr, flush=True)
+        print(f"this system does not let us ({error})", file=sys.stderr, flush=True)
         os._exit(1)
     call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # nobody may look into it
     null = os.open("/dev/null", os.O_RDWR)

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from isolation import SCRATCH, Plan
+from isolation import NOBODY, SCRATCH, Plan
 
 TOOLS = Path(__file__).resolve().parent
 PROJECT = TOOLS.parent
+INSIDE = ("exercise_runner.py", "crossing.py", "submissions.py")  # what of this folder runs in the sandbox
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime")
 PR_SET_CHILD_SUBREAPER = 36
+PASSWD = f"learner:x:{NOBODY}:{NOBODY}::{SCRATCH}:/bin/sh\n"  # some packages ask for their user
 TICK = 0.1  # seconds between two looks at what a process uses
 PATIENCE = 5.0  # seconds that a killed process may take to vanish
 
@@ -193,15 +195,8 @@ def steps_to_show(hidden: tuple[Path, ...]) -> list[list[str]]:
     covered = {PROJECT, checks, home, *map(Path.absolute, hidden), *map(Path.resolve, hidden)}
     steps = [["show", path] for path in {*shown, *SYSTEM, str(checks / "judging.py")} if os.path.lexists(path)]
     steps += [["hide", str(path)] for path in covered if path.is_absolute()]  # what lies in something that is shown
-    steps += [["write", str(checks / "__init__.py"), NO_CHECKS], ["write", "/etc/passwd", passwd()]]
+    steps += [["write", str(checks / "__init__.py"), NO_CHECKS], ["write", "/etc/passwd", PASSWD]]
     return sorted(steps, key=lambda step: (len(Path(step[1]).parts), step))  # a folder before what is in it
-
-
-INSIDE = ("exercise_runner.py", "crossing.py", "submissions.py")
-
-
-def passwd() -> str:
-    return "".join(f"learner:x:{number}:{number}::{SCRATCH}:/bin/sh\n" for number in {65534, os.getuid()})
 
 
 def isolation_problem() -> str:
