@@ -2,7 +2,7 @@
 
     python -I -S tools/isolation.py '{"isolated": true, "root": "/tmp/x", "steps": [["show", "/usr"], ...], ...}'
 
-`sandbox.py` starts it; see `Plan` for what it is told. Four processes stand in a row: this one in new namespaces, the
+`sandbox.py` starts it; see `Plan` for what it is told. Three processes stand in a row: this one in new namespaces, the
 init of the new process namespace, which ends when this one does and takes everything with it, and the command,
 without any rights. The command cannot reach the first two: they are not in its sight, or not its to touch.
 
