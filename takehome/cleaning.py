@@ -170,8 +170,8 @@ def _remark_combined(names: list[str], remarks: list[str]) -> None:
     single = {key(name) for name in names if len(parts[name]) == 1}
     combined = [name for name in names if len(parts[name]) > 1 and any(key(part) in single for part in parts[name])]
     if combined:
-        what = f"{counted(len(combined), 'label')}, such as {combined[0]!r}"
-        remarks.append(f"{what}, look like several labels in one; each such combination is a class of its own here.")
+        what = f"Labels such as {combined[0]!r} ({len(combined)} of {len(names)})"
+        remarks.append(f"{what} look like several labels in one; each such combination is a class of its own here.")
 
 
 def _no_labels(path, train: Split, label: str) -> str:

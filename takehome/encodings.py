@@ -97,7 +97,8 @@ def lines(path: Path, encoding: Encoding) -> Iterator[str]:
             for line in file:
                 yield line.replace("\0", "") if "\0" in line else line
         except UnicodeError as error:
-            raise InputError(f"{path}: is not {encoding.name} ({error.reason}); give another --encoding") from error
+            name = encoding.name.removesuffix("-sig")
+            raise InputError(f"{path}: is not {name} ({error.reason}); give another --encoding") from error
 
 
 def find_encoding(path: Path, told: str | None, remarks: list[str]) -> Encoding:

@@ -256,9 +256,12 @@ def _parquet(path: Path) -> Sheet:
     def whole():
         try:
             yield
-        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # also of texts, dates
+        except (pa.ArrowException, OSError) as error:
             said = first_sentence(error)
             raise InputError(f"{path}: not a whole Parquet file ({said}); copy or write it again") from error
+        except (ValueError, OverflowError) as error:  # a text that is not UTF-8, a date beyond the calendar
+            said = first_sentence(error)
+            raise InputError(f"{path}: holds a value that cannot be read ({said}); write it as a text") from error
 
     def records(names: dict[int, list[str]]) -> Records:
         with whole():

@@ -150,7 +150,7 @@ def _build(path, raws: dict[str, Raw], folder: Path, wanted: Wanted, remarks: li
 def _choose_columns(path, raws: dict[str, Raw], wanted: Wanted, remarks: list[str]) -> tuple[str, str | None]:
     raw = raws["train"]
     if not raw.rows:
-        raise InputError(f"{path}: has a header and no rows; write at least two rows for each class")
+        raise InputError(f"{path}: has no rows; write at least two rows for each class")
     text, label = choose_text(path, raw, wanted, remarks), None
     if wanted.labelled is not False:
         label = choose_label(path, raw, text, wanted, remarks)

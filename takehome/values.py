@@ -29,7 +29,7 @@ HTML = re.compile(r"<(br|p|div|span|a|b|i|em|strong|li|ul|td|tr|h\d)(\s[^<>]*)?/
 ERRORS = {"#n/a", "#value!", "#ref!", "#name?", "#div/0!", "<na>", "-nan", "nat"}  # of spreadsheets and programs
 EMPTY = {"nan", "null", "none", "n/a", "na"}  # how nothing is written, and yet names of classes here and there
 PRINTED_LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)", re.DOTALL)  # ['a', 'b'] or {'a', 'b'} as Python prints them
-SEVERAL = re.compile(r"\s*[;|]\s*")  # between labels
+SEVERAL = re.compile(r"\s*[;|,/+&]\s*")  # between labels
 # Cannot be seen: controls, zero-width characters, marks of direction, soft hyphens, variants of emoji.
 INVISIBLE = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f"

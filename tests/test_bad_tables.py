@@ -140,7 +140,7 @@ refused(
     "label, label.1 may each be the label",
     "--label-column",
 )
-refused("a TSV with a header only", "a.tsv", "text\tlabel\n", "has a header and no rows", "write at least two rows")
+refused("a TSV with a header only", "a.tsv", "text\tlabel\n", "has no rows", "write at least two rows")
 refused("one column", "a.csv", "text\n" + "".join(f'"{t}"\n' for t in TEXTS), "one column only", "separate")
 read(
     "the header again in the middle",
@@ -245,8 +245,16 @@ read(
     "labels with semicolons",
     "a.csv",
     csv_of(COMBINED),
-    "1 label, such as 'A;B', look like several labels in one",
+    "Labels such as 'A;B' (1 of 3) look like several labels in one",
     rows=COMBINED,
+)
+GENRES = [(text, label.replace("A;B", '"A, B"')) for text, label in COMBINED]
+read(
+    "labels with commas",
+    "a.csv",
+    csv_of(GENRES),
+    "Labels such as 'A, B' (1 of 3) look like several labels in one",
+    rows=[(text, label.strip('"')) for text, label in GENRES],
 )
 refused(
     "only contradicting labels",
@@ -494,13 +502,15 @@ refused(
     parquet_of(
         {"text": pa.array([t.encode() + b"\xd1" for t in TEXTS]).cast(pa.string(), safe=False), "label": LABELS}
     ),
-    "not a whole Parquet file",
+    "holds a value that cannot be read",
+    "write it as a text",
 )
 refused(
     "Parquet with times beyond the calendar",
     "a.parquet",
     parquet_of({"text": TEXTS, "label": pa.array([2**62] * 6, pa.timestamp("ms"))}),
-    "not a whole Parquet file",
+    "holds a value that cannot be read",
+    "write it as a text",
 )
 refused("CSV called .parquet", "a.parquet", csv_of(), "not a whole Parquet file")
 
