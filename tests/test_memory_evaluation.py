@@ -3,7 +3,8 @@
 import tracemalloc
 
 import pytest
-from memory_tables import BERT, GPT2, quiet
+from memory_cases import BERT, GPT2
+from memory_truth import quiet
 
 from helpers import memory
 from helpers.memory import estimate_evaluation, measure

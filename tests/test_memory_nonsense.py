@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from memory_tables import BERT, GPT2, LLAMA
+from memory_cases import BERT, GPT2, LLAMA
 
 from helpers.memory import estimate, estimate_evaluation, read_config
 from helpers.memory.families import FAMILIES

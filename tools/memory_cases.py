@@ -119,3 +119,53 @@ SHARDED = {
     "llama, small batch": (LLAMA | {"num_hidden_layers": 12}, 1, 32, {}),
     "llama, checkpointing": (LLAMA | {"num_hidden_layers": 12}, 4, 128, CHECKPOINTING),
 }
+
+_SIZES = {"num_hidden_layers": 3, "hidden_size": 192, "num_attention_heads": 6, "vocab_size": 4096}
+_ENCODER = _SIZES | {"intermediate_size": 768, "max_position_embeddings": 514}
+_DECODER = _SIZES | {"intermediate_size": 512, "num_key_value_heads": 2, "max_position_embeddings": 512}
+_T5 = {"d_model": 192, "d_kv": 32, "d_ff": 512, "num_layers": 3, "num_heads": 6, "vocab_size": 4096,
+       "decoder_start_token_id": 0}  # fmt: skip
+_DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
+_GEMMA = _DECODER | {"head_dim": 32, "query_pre_attn_scalar": 32}
+
+# One small model of each architecture that people fine-tune; the first have a closed form, the others are traced.
+ARCHITECTURES = {
+    "XLM-R": _ENCODER | {"model_type": "xlm-roberta", "type_vocab_size": 1},
+    "ELECTRA": _ENCODER | {"model_type": "electra", "embedding_size": 96},
+    "ModernBERT": _ENCODER | {"model_type": "modernbert", "intermediate_size": 288, "pad_token_id": 0,
+                              "bos_token_id": 1, "cls_token_id": 1, "sep_token_id": 2, "eos_token_id": 2},
+    "DeBERTa-v3": _ENCODER | _DEBERTA | {"model_type": "deberta-v2", "position_buckets": 256, "share_att_key": True,
+                                         "norm_rel_ebd": "layer_norm", "position_biased_input": False},
+    "Qwen3": _DECODER | {"model_type": "qwen3", "head_dim": 32},
+    "Gemma 2": _GEMMA | {"model_type": "gemma2"},
+    "Gemma 3": _GEMMA | {"model_type": "gemma3_text", "sliding_window": 64},
+    "Phi-3": _DECODER | {"model_type": "phi3", "pad_token_id": 0},
+    "SmolLM3": _DECODER | {"model_type": "smollm3", "pad_token_id": 0},
+    "OLMo 2": _DECODER | {"model_type": "olmo2"},
+    "GPT-NeoX": _DECODER | {"model_type": "gpt_neox", "intermediate_size": 768},
+    "Mistral": _DECODER | {"model_type": "mistral", "sliding_window": 4096},
+    "T5": _T5 | {"model_type": "t5"},
+    "Flan-T5": _T5 | {"model_type": "t5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "DeBERTa": _ENCODER | _DEBERTA | {"model_type": "deberta", "max_relative_positions": -1},
+    "ALBERT": _ENCODER | {"model_type": "albert", "embedding_size": 64},
+    "BART": {"model_type": "bart", "d_model": 192, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 384,
+             "decoder_ffn_dim": 384, "encoder_attention_heads": 6, "decoder_attention_heads": 6, "vocab_size": 4096},
+    "Mixtral": _DECODER | {"model_type": "mixtral", "num_local_experts": 4},
+    "Granite": _DECODER | {"model_type": "granite"},
+    "Falcon": _SIZES | {"model_type": "falcon"},
+    "OPT": _SIZES | {"model_type": "opt", "ffn_dim": 384, "word_embed_proj_dim": 192},
+    "BLOOM": {"model_type": "bloom", "hidden_size": 192, "n_layer": 3, "n_head": 6, "vocab_size": 4096},
+    "Mamba": {"model_type": "mamba", "hidden_size": 192, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 4096},
+}  # fmt: skip
+
+ARCHITECTURE_SHAPE = (4, 96)  # batch size and length
+ARCHITECTURE_SETTINGS = {
+    "fp32": {},
+    "autocast": {"precision": "bf16"},
+    "pure bf16": {"precision": "pure-bf16"},
+    "padded": {"padded": True},
+    "eager": {"attn_implementation": "eager"},
+    "checkpointing": {"activation_checkpointing": True},
+    "checkpointing, autocast": {"activation_checkpointing": True, "precision": "bf16"},
+    "8-bit optimizer": {"optim": "adamw_8bit"},
+}

@@ -1,6 +1,7 @@
 """The tables behind `helpers.memory`: predicted and traced peaks beside what the real allocator handed out.
 
     python tools/memory_tables.py accuracy      trace and estimate against real steps on the CPU
+    python tools/memory_tables.py architectures trace and estimate on the architectures that people fine-tune
     python tools/memory_tables.py adapters      LoRA and QLoRA against PEFT and bitsandbytes
     python tools/memory_tables.py sharding      DDP, ZeRO and FSDP against two real processes
     python tools/memory_tables.py comparison    other people's rules on the same steps, and their picture for README
@@ -18,7 +19,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from memory_cases import ADAPTERS, BERT, CONFIGURATIONS, GPT2, LLAMA, NO_DROPOUT, PUBLISHED, SHARDED
+from memory_cases import (
+    ADAPTERS,
+    ARCHITECTURE_SETTINGS,
+    ARCHITECTURE_SHAPE,
+    ARCHITECTURES,
+    BERT,
+    CONFIGURATIONS,
+    GPT2,
+    LLAMA,
+    NO_DROPOUT,
+    PUBLISHED,
+    SHARDED,
+)
 from memory_truth import quiet, real_peak, sharded_process, trainer_peaks
 
 from helpers import memory
@@ -75,6 +88,37 @@ def adapters() -> None:
             yield name, real, traced, memory.estimate(config, **shape, **settings)
 
     compare(rows())
+
+
+def architectures() -> None:
+    """Trace and estimate on one small model of each architecture, or the line that they say instead.
+
+    The trace is compared with a real step on the CPU (fp32), the closed form with the trace, for each of the settings.
+    """
+    errors = []
+    print(f"{'architecture':<13}{'settings':<26}{'real MB':>9}{'trace':>9}{'estimate':>10}   estimate by")
+    for name, config in ARCHITECTURES.items():
+        for said, settings in ARCHITECTURE_SETTINGS.items():
+            try:
+                traced, estimated = traced_and_estimated(config, settings)
+            except ValueError as line:
+                print(f"{name:<13}{said:<26}{line}", flush=True)
+                continue
+            error = estimated.peak_bytes / traced.peak_bytes - 1
+            real = real_peak(config, *ARCHITECTURE_SHAPE) if not settings else None
+            truth = f"{real / 1e6:>9.2f}{traced.peak_bytes / real - 1:>9.2%}" if real else f"{'':>18}"
+            print(f"{name:<13}{said:<26}{truth}{error:>10.2%}   {estimated.source}", flush=True)
+            if estimated.source == "trace":
+                break  # the two are the same whatever the settings
+            errors.append(abs(error))
+    print(f"closed form: median error {statistics.median(errors):.3%}, largest {max(errors):.3%}, of {len(errors)}")
+
+
+def traced_and_estimated(config, settings):
+    """The trace and the estimate of a step on the CPU."""
+    batch_size, length = ARCHITECTURE_SHAPE
+    shape = {"per_device_train_batch_size": batch_size, "sequence_length": length, "device": "cpu"}
+    return memory.trace(config, **shape, **settings), memory.estimate(config, **shape, **settings)
 
 
 def sharding() -> None:
@@ -245,6 +289,7 @@ def times() -> None:
 if __name__ == "__main__":
     tables = {
         "accuracy": accuracy,
+        "architectures": architectures,
         "adapters": adapters,
         "sharding": sharding,
         "comparison": comparison,

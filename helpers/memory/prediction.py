@@ -69,4 +69,5 @@ def _from_trace(config, settings: Settings, reason: str, notes: tuple[str, ...])
             for phase, parts in traced.phase_parts.items()
         },
         notes=(f"{reason}: traced in {traced.seconds:.1f} s.", *notes, *traced.notes),
+        source="trace",
     )

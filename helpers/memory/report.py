@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from helpers.palette import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
 
@@ -43,6 +43,7 @@ class MemoryEstimate:
             all exist at once: do not add them up.
         instants: for each instant of the step, its parts in bytes.
         notes: what the figures assume and do not see.
+        source: "closed form" or "trace".
     """
 
     title: str
@@ -54,7 +55,8 @@ class MemoryEstimate:
     activations: int
     batch: int
     instants: dict[str, dict[str, int]]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    source: str = "closed form"
 
     @property
     def peak_instant(self) -> str:

@@ -1,0 +1,115 @@
+"""The architectures that people fine-tune: the closed form against the trace, or the trace in its place."""
+
+import random
+import statistics
+
+import pytest
+from memory_cases import ARCHITECTURE_SETTINGS, ARCHITECTURES
+from memory_truth import quiet, real_peak
+
+from helpers import memory
+from helpers.memory import estimate, read_config, trace
+from helpers.memory.families import FAMILIES
+
+SHAPE = {"per_device_train_batch_size": 4, "sequence_length": 96}
+KNOWN = [name for name, config in ARCHITECTURES.items() if config["model_type"] in FAMILIES]
+TRACED = [name for name in ARCHITECTURES if name not in KNOWN]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_chatter():
+    quiet()
+
+
+def shallow(name, layers=2):
+    """The architecture with fewer layers, to be quicker."""
+    config = ARCHITECTURES[name]
+    return config | {key: layers for key in ("num_hidden_layers", "num_layers", "n_layer") if key in config}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_parameters_agree_with_transformers(name):
+    import torch
+
+    architecture = read_config(ARCHITECTURES[name])
+    tasks = {
+        "decoder": ("causal-lm", "sequence-classification", "token-classification"),
+        "encoder": ("masked-lm", "sequence-classification", "token-classification"),
+        "encoder-decoder": ("seq2seq-lm",),
+    }[architecture.family.role]
+    for task in tasks:
+        try:
+            with torch.device("meta"):
+                model = memory.build_model(ARCHITECTURES[name], task=task)
+        except ValueError as reason:
+            assert "transformers has no model" in str(reason)
+            continue
+        assert architecture.parameters(task) == sum(p.numel() for p in model.parameters()), task
+
+
+def test_the_closed_form_agrees_with_the_trace():
+    """Each family with settings that a seed chose; the table `architectures` has all of them."""
+    draw, errors = random.Random(20), {}
+    for name in KNOWN:
+        said = draw.choice([said for said in ARCHITECTURE_SETTINGS if said != "8-bit optimizer"])
+        settings = ARCHITECTURE_SETTINGS[said] | {"device": draw.choice(["cpu", "cuda"])}
+        predicted, traced = estimate(shallow(name), **SHAPE, **settings), trace(shallow(name), **SHAPE, **settings)
+        assert predicted.source == "closed form" and predicted.parameters == traced.parameters
+        errors[name, said] = abs(predicted.peak_bytes / traced.peak_bytes - 1)
+    assert statistics.median(errors.values()) < 0.01, errors
+    assert max(errors.values()) < 0.07, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", ARCHITECTURE_SETTINGS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_closed_forms_agree_with_the_trace(said, device):
+    errors = {}
+    for name in KNOWN:
+        settings = ARCHITECTURE_SETTINGS[said] | {"device": device}
+        traced = trace(ARCHITECTURES[name], **SHAPE, **settings).peak_bytes
+        errors[name] = abs(estimate(ARCHITECTURES[name], **SHAPE, **settings).peak_bytes / traced - 1)
+    assert statistics.median(errors.values()) < 0.01, errors
+    assert max(errors.values()) < 0.07, errors
+
+
+@pytest.mark.parametrize("name", ["DeBERTa", "BLOOM", "Mixtral", "BART"])
+def test_what_has_no_closed_form_is_traced(name):
+    """Without sdpa, with experts, with encoder and decoder."""
+    config, shape = shallow(name), {"per_device_train_batch_size": 2, "sequence_length": 16, "device": "cpu"}
+    predicted = estimate(config, **shape)
+    assert predicted.source == "trace"
+    assert f"no closed form for model_type '{config['model_type']}'" in str(predicted)
+    assert ("has no sdpa" in str(predicted)) == (name in ("DeBERTa", "BLOOM"))
+    assert predicted.peak_bytes == pytest.approx(real_peak(config, 2, 16), rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACED)
+def test_the_trace_agrees_with_the_real_allocator(name):
+    traced = trace(ARCHITECTURES[name], per_device_train_batch_size=2, sequence_length=32, device="cpu")
+    assert traced.peak_bytes == pytest.approx(real_peak(ARCHITECTURES[name], 2, 32), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("BART", {"task": "sequence-classification"}, "depends on the numbers in a batch"),
+        ("Mamba", {"task": "token-classification"}, "transformers has no model of type 'mamba'"),
+        ("Mixtral", {"method": "qlora", "precision": "bf16"}, "cannot follow 4-bit weights"),
+        ("Granite", {"num_gpus": 2}, "cannot follow several GPUs"),
+    ],
+)
+def test_what_cannot_be_traced_says_so_in_one_line(name, settings, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        estimate(shallow(name), **(SHAPE | settings))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_in_half_precision_says_what_is_counted():
+    stored = ARCHITECTURES["Qwen3"] | {"dtype": "bfloat16"}
+    predicted = estimate(stored, **SHAPE)
+    assert "stored in bfloat16; counted: weights in fp32" in str(predicted)
+    assert predicted.weights == 4 * predicted.parameters
+    assert "stored in" not in str(estimate(stored, **SHAPE, precision="pure-bf16"))
+    assert "stored in" not in str(estimate(ARCHITECTURES["Qwen3"], **SHAPE))
