@@ -2,7 +2,7 @@
 
     python tests/bad_networks.py        # tries them all in one process, and prints what was said as JSON
 
-tests/test_hub.py runs it and compares. `asked` is what the question whether the Hub answers has to find out (empty: it
+tests/test_hub_errors.py runs it and compares. `asked` is what the question whether the Hub answers has to find out (empty: it
 answers, only files are bad); the others are what `explain` says of `from_pretrained` and `load_dataset`, and what the
 making of a classroom bundle says. None: it is not tried, since what is bad is not used there.
 """
