@@ -33,6 +33,7 @@ import numpy as np
 from helpers.allocator import keep_freed_memory
 from helpers.hub import check_hub
 from helpers.hub_errors import explain
+from takehome.accelerator import device_kind
 from takehome.checkpoints import damage, read_marker
 from takehome.commandline import Parser, Stopped, number, stopped_by_signals
 from takehome.errors import InputError, explain_limits, one_line
@@ -146,7 +147,6 @@ def load_classifier(place: str, max_length: int | None) -> Classifier:
         InputError: it cannot be loaded, has no trained head, or takes fewer tokens.
     """
     check_model(place)
-    import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -172,8 +172,7 @@ def load_classifier(place: str, max_length: int | None) -> Classifier:
     keep_freed_memory()
     kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
     trained = training_data(place).get("max_length", kept["max_length"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Classifier(model.eval().to(device), tokenizer, max_length or min(longest, trained))
+    return Classifier(model.eval().to(device_kind()), tokenizer, max_length or min(longest, trained))
 
 
 def training_data(place: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ import numpy as np
 from helpers.allocator import keep_freed_memory
 from helpers.hub import check_hub
 from takehome import forecast
+from takehome.accelerator import device_kind, on_main
 from takehome.card import Measured, Results, summarise, write_results
 from takehome.checkpoints import checkpoints, seal, step_of
 from takehome.classifier import add_adapters, build_classifier
@@ -254,21 +255,18 @@ def run(options: Options) -> None:
 
 def train(options: Options) -> None:
     """Trains on the data that was prepared, measures, and writes the output."""
-    import torch
     import transformers
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
 
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would tell of kernels that are not needed here
-    use_cpu = options.use_cpu or not torch.accelerator.is_available()
+    use_cpu = device_kind(options.use_cpu) == "cpu"
     processes = PartialState(cpu=use_cpu, timeout=timedelta(hours=6))  # where the others wait for the data
     work = unfinished(options.output_dir)
     facts = Facts.load(work / "data")
     settings = decide(options, facts, processes.device.type)
-    start = [find_start(work, asdict(settings), options.overwrite, note) if MAIN else None]
-    checkpoint = broadcast_object_list(start)[0]
+    checkpoint = on_main(processes, find_start, work, asdict(settings), options.overwrite, note)
     if checkpoint and settings.bf16 is None:
         settings = replace(settings, bf16=read_record(checkpoint)["bf16"])
 
@@ -300,7 +298,7 @@ def train(options: Options) -> None:
 
 def build(options: Options, facts: Facts, settings: Settings, work: Path) -> tuple[TextTrainer, Forecast, str]:
     """Model and data, ready to train; says what the run will take. Returns the trainer, that, and why these weights."""
-    from accelerate.utils import broadcast_object_list
+    from accelerate import PartialState
     from datasets import Dataset
     from transformers import DataCollatorWithPadding
 
@@ -319,7 +317,7 @@ def build(options: Options, facts: Facts, settings: Settings, work: Path) -> tup
     weights, why = class_weights(options.class_weights, facts.counts["train"])
     batches = forecast.sample_batches(splits["train"], DataCollatorWithPadding(tokenizer), settings)
     if settings.bf16 is None:
-        settings = replace(settings, bf16=broadcast_object_list([forecast.faster_in_bf16(model, batches)])[0])
+        settings = replace(settings, bf16=on_main(PartialState(), forecast.faster_in_bf16, model, batches))
     trainer = TextTrainer(model, tokenizer, splits, weights, settings, work)
     evaluated = forecast.evaluated_rows(settings, facts.rows["validation"], facts.rows["test"])
     predicted = forecast.predict(trainer.model, batches, evaluated, settings)

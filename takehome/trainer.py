@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from takehome.accelerator import SharedStop
 from takehome.checkpoints import claim, damage, remove_checkpoints, seal, write_file
 from takehome.commandline import Stopped, StopSignals
 from takehome.errors import InputError, one_line
@@ -60,7 +61,7 @@ class Progress(TrainerCallback):
     def __init__(self, work: Path, sampler: LengthSampler):
         self.work, self.sampler = work, sampler
         self.stop = StopSignals(self.write)
-        self.bar, self.asked = None, 0
+        self.bar, self.asked, self.shared_stop = None, 0, None
 
     def write(self, line: str) -> None:
         if MAIN:
@@ -82,7 +83,7 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, arguments, state, control, **_):
         self.bar.update(state.global_step - self.bar.n)
-        self.asked = agree(self.stop.asked, arguments.device)
+        self.asked = self.shared_stop.after_step()
         control.should_save |= bool(self.asked)
 
     def on_save(self, arguments, state, control, **_):
@@ -104,15 +105,6 @@ class Progress(TrainerCallback):
                 f"step {state.global_step:<7}validation loss {metrics['eval_loss']:.4f}, macro-F1 "
                 f"{metrics['eval_macro_f1']:.4f}, accuracy {metrics['eval_accuracy']:.4f}"
             )
-
-
-def agree(asked: int, device: torch.device) -> int:
-    """The signal that any of the processes was sent, or 0; all must call it after the same step."""
-    if not torch.distributed.is_initialized():
-        return asked
-    shared = torch.tensor(asked, device=device)
-    torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
-    return int(shared)
 
 
 class TextTrainer(Trainer):
@@ -145,6 +137,7 @@ class TextTrainer(Trainer):
             callbacks=callbacks,
             preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
         )
+        self.progress.shared_stop = SharedStop(self.accelerator, self.progress.stop)
         self.remove_callback(PrinterCallback)  # there is one bar, ours
 
     def _get_train_sampler(self, dataset=None):

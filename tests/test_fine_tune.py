@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 from fine_tune_runs import DOCUMENTS, MODEL, SHORT, Run, documents, fine_tune, refused, write_csv, write_small
 
 from helpers.profiles import ROOT
-from takehome import settings, texts
-from takehome.checkpoints import MARKER
+from takehome import forecast, settings, texts
+from takehome.checkpoints import MARKER, damage
 from takehome.metrics import Majority, Scores
 from takehome.tables import read_table
 from takehome.trainer import LengthSampler
+from takehome.unfinished import compare
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,42 @@ def test_few_rows_are_looked_at_more_often():
     assert [epochs(25_000, 2), epochs(1800, 2), epochs(1800, 77), epochs(300, 2)] == [3, 5, 10, 10]
     assert [epochs(8000, 77), epochs(16_000, 77)] == [10, 5]  # 77 labels take longer to tell apart than two
     assert epochs(1800, 2, batch_size=32) == 9
+
+
+# --- What a run will take ------------------------------------------------------------------------
+
+
+def test_timing_leaves_the_model_as_it_was():
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8))
+    model[1].weight.data[0] = -0.0
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert forecast.time_update(model) > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_bf16_is_taken_on_a_cpu_where_it_is_clearly_faster(monkeypatch):
+    import torch
+
+    able, seconds = [True], {}
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able[0])
+    monkeypatch.setattr(forecast, "time_step", lambda model, batches, bf16: seconds[bf16])
+    for bf16, faster in ((0.5, True), (0.9, False), (1.5, False)):
+        seconds.update({True: bf16, False: 1.0})
+        assert forecast.faster_in_bf16(None, None) is faster
+    able[0] = False
+    seconds.clear()  # nothing is timed where it would be emulated
+    assert forecast.faster_in_bf16(None, None) is False
+
+
+def test_what_is_not_decided_yet_is_no_other_run():
+    saved = {"seed": 1, "bf16": True, "rows_digest": "a"}
+    assert compare(saved, saved | {"bf16": None}) == ""
+    assert compare(saved, saved | {"bf16": False}) == "bf16 was True, is False"
+    assert compare(saved, saved | {"rows_digest": "b"}) == "the data has other rows"
 
 
 # --- A run ---------------------------------------------------------------------------------------
@@ -293,6 +331,29 @@ def test_two_processes_take_the_same_steps_as_one(small, tmp_path):
     assert len(losses[0]) == 16
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
     assert two["test"]["confusion_matrix"] == one.metrics["test"]["confusion_matrix"]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_step(small, tmp_path):
+    config = str(ROOT / "scripts/launch/ddp_cpu.yaml")
+    command = ["-m", "accelerate.commands.launch", "--config_file", config, str(ROOT / "scripts/fine_tune.py")]
+    output, log = tmp_path / "model", tmp_path / "log"
+    told = ["--data", str(small), "--output-dir", str(output), "--checkpoint", str(ROOT / "data/models/gpt2"), *SHORT]
+    told += ["--per-device-train-batch-size=4"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    with log.open("w") as file:
+        process = subprocess.Popen([sys.executable, *command, *told], env=environment, stdout=file, stderr=file)
+        while "step 4 " not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(120) != 0
+    (line,) = [line for line in log.read_text().splitlines() if line.startswith("fine_tune.py: ")]
+    step = int(line.split()[-1])
+    assert "the same command goes on after step" in line and step > 4
+    assert damage(output.with_name("model.unfinished") / f"checkpoint-{step}") == ""
+    said, _ = launch(output, small, *told[4:], command=command[:-1])
+    assert f"checkpoint-{step}" in said
 
 
 @pytest.mark.slow
