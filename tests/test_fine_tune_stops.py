@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -143,12 +144,27 @@ def test_killed_after_early_stopping_had_decided(small, tmp_path):
     assert same_model(run, whole)
 
 
-def kill_often(whole: Run, small: Path, options, times: int, rng: random.Random) -> tuple[int, bool]:
-    """Kills a run at random moments, and starts it again, until it ends; how often, and whether it is the same."""
+def finish_in(whole: Run) -> float:
+    """Seconds that a run takes here, from its start."""
+    begin = time.monotonic()
+    whole.finish()
+    return time.monotonic() - begin
+
+
+def kill_often(whole: Run, seconds: float, small: Path, options, times: int, rng: random.Random) -> tuple[int, bool]:
+    """Kills a run at random moments, and starts it again, until it ends; how often, and whether it is the same.
+
+    Args:
+        whole: the same run without a kill.
+        seconds: that it took.
+        small, options: of the run.
+        times: kills at most.
+        rng: draws the moments.
+    """
     output, killed = whole.output.with_name("often"), 0
     run = Run(output, small, *options)
     while killed < times:
-        run.process.join(rng.uniform(0.5, 8))
+        run.process.join(rng.uniform(0, seconds))
         if not run.process.is_alive():
             break
         run.process.kill()
@@ -167,16 +183,18 @@ def kill_often(whole: Run, small: Path, options, times: int, rng: random.Random)
 
 
 def test_killed_at_random_moments_it_is_the_same_run(small, tmp_path):
-    whole = Run(tmp_path / "whole", small, *EARLY).finish()
-    assert kill_often(whole, small, EARLY, 3, random.Random(0))[1]
+    whole = Run(tmp_path / "whole", small, *EARLY)
+    seconds = finish_in(whole)
+    assert kill_often(whole, seconds, small, EARLY, 3, random.Random(0))[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [SHORT, EARLY])
 def test_twenty_kills(options, small, tmp_path):
-    whole, killed, rng = Run(tmp_path / "whole", small, *options).finish(), 0, random.Random(1)
+    whole, killed, rng = Run(tmp_path / "whole", small, *options), 0, random.Random(1)
+    seconds = finish_in(whole)
     while killed < 20:
-        more, same = kill_often(whole, small, options, 8, rng)
+        more, same = kill_often(whole, seconds, small, options, 4, rng)
         killed += more
         print(f"{killed} kills, identical: {same}", flush=True)
         assert same
