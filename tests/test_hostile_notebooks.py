@@ -261,7 +261,7 @@ HOGS = {
 }
 # Those that do not end.
 STALLS = {
-    "prints": "while True: print('ha' * 50_000)",
+    "prints": "while True: print('ha' * 50_000), time.sleep(0.01)",
     "ignores_signals": """
         for number in set(signal.Signals) - {{signal.SIGKILL, signal.SIGSTOP}}:
             signal.signal(number, signal.SIG_IGN)
@@ -386,7 +386,11 @@ class World:
     def check(self, *options, problem=None, prefix=()):
         """Runs the program; returns what it said, and the most memory that it had at a time."""
         environment = os.environ | {"HOME": str(self.folder / "home"), "ROOM_SECRET": SECRET}
-        environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= {
+            "TMPDIR": str(self.folder),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = psutil.Popen(
                 [*prefix, *self.command(*options, problem=problem)],
@@ -657,7 +661,7 @@ def test_all_ends_with_the_program(world):
     (world.folder / "submitted" / "00_right.ipynb").unlink()
     program = psutil.Popen(
         world.command(), cwd=world.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}", "TMPDIR": str(world.folder)},
     )  # fmt: skip
     until, started = time.monotonic() + 60, []
     while time.monotonic() < until and not any("exercise_runner.py" in " ".join(p.cmdline()[:5]) for p in started):
