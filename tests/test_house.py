@@ -1,6 +1,7 @@
 """The house: who imports whom, how long a file and a function may be, and that CONTRIBUTING.md draws what is there."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def name_of(path):
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def tree_of(path):
     return ast.parse(path.read_text(encoding="utf-8"), name_of(path))
 
