@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from helpers.memory.architecture import Architecture
+from helpers.memory.architecture import Architecture, Linear
 from helpers.memory.settings import Settings
 
 # NF4: half a byte, a scale in 8 bits for 64 weights, and a second one in 32 bits for 256 scales.
@@ -19,7 +19,7 @@ def targets_fit(a: Architecture, settings: Settings) -> None:
         return
     if not targets:
         raise ValueError("lora_target_modules is empty: nothing would be trained")
-    linears = {name.rsplit(".")[-1] for name in a.block_linears()} | set(a.block_linears())
+    linears = {name.rsplit(".")[-1] for name in a.all_linears()} | set(a.all_linears())
     for name in targets:
         if name not in linears:
             raise ValueError(f"{a.name} has no linear layer {name!r}; choose from {', '.join(sorted(linears))}")
@@ -32,7 +32,7 @@ def adapter_ranks(a: Architecture, settings: Settings) -> dict[str, int]:
     targets = settings.lora_target_modules
     targets = set(a.family.lora_targets if targets is None else targets)
     # PEFT takes the last part of a name, or the whole
-    return {name: settings.lora_rank for name in a.block_linears() if {name, name.rsplit(".")[-1]} & targets}
+    return {name: settings.lora_rank for name in a.all_linears() if {name, name.rsplit(".")[-1]} & targets}
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,28 @@ class Weights:
 
 def weights_of(a: Architecture, settings: Settings, task: str, weight_bytes: int) -> Weights:
     """The weights of a run; `weight_bytes` is the width of one number of the base model."""
-    parameters, linears = a.parameters(task), a.block_linears()
-    layers = a.num_hidden_layers
+    parameters = a.parameters(task)
+    first = a.block_linears(a.layer_kinds[0])
     if settings.full:
         size = parameters * weight_bytes
-        in_block = weight_bytes * sum(linear.parameters for linear in linears.values())
+        in_block = weight_bytes * sum(linear.parameters for linear in first.values())
         return Weights(parameters, a.all_shapes(task), size, size, in_block)
     head = a.parameter_shapes(task)["head"] if "classification" in task else []
     if a.family.body_pools:
         head = head[-2:]  # PEFT trains a copy of the modules called classifier or score; a pooler is not
     ranks = adapter_ranks(a, settings)
-    matrices = [(rank, side) for name, rank in ranks.items() for side in (linears[name].inputs, linears[name].outputs)]
-    in_block = 4 * sum(map(math.prod, matrices))  # adapters are in fp32
-    gradients = layers * in_block + weight_bytes * sum(map(math.prod, head))
+    of_kind = {kind: _adapter_shapes(a.block_linears(kind), ranks) for kind in set(a.layer_kinds)}
+    adapters = [shape for kind in a.layer_kinds for shape in of_kind[kind]]
+    gradients = 4 * sum(map(math.prod, adapters))  # adapters are in fp32
+    gradients += weight_bytes * sum(map(math.prod, head))
     weights = parameters * weight_bytes + gradients  # as many bytes as their gradients
     if settings.method == "qlora":
-        quantized = layers * sum(linear.weights for linear in linears.values())
-        weights += int(quantized * (NF4_BYTES - weight_bytes))
-    return Weights(parameters, layers * matrices + head, weights, gradients, in_block)
+        weights += int(sum(a.linear_weights(kind) for kind in a.layer_kinds) * (NF4_BYTES - weight_bytes))
+    in_block = 4 * sum(map(math.prod, of_kind[a.layer_kinds[0]]))
+    return Weights(parameters, adapters + head, weights, gradients, in_block)
+
+
+def _adapter_shapes(linears: dict[str, Linear], ranks: dict[str, int]) -> list[tuple[int, ...]]:
+    """Shapes of the two matrices of each adapter of a block, in the order of the adapted layers."""
+    adapted = {name: rank for name, rank in ranks.items() if name in linears}
+    return [(rank, side) for name, rank in adapted.items() for side in (linears[name].inputs, linears[name].outputs)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from helpers.memory.families import FAMILIES, Family
+from helpers.memory.families import Family
 
 # Kinds of layers: attention sees everything, or a window; or the first layer, where it lacks a norm.
 FULL, SLIDING, FIRST = "full", "sliding", "first"
+ENCODER, DECODER = "encoder", "decoder"  # the two stacks of T5
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Architecture:
 
     name: str
     model_type: str
+    family: Family  # how the models of its type are built
     num_hidden_layers: int
     hidden_size: int
     intermediate_size: int
@@ -58,20 +60,16 @@ class Architecture:
     mlp_bias: bool
     norm_bias: bool
     unfused_gelu: bool
+    relu: bool
     num_labels: int
     embedding_size: int
     parallel: bool
-    layer_kinds: tuple[str, ...]  # of each layer: FULL, SLIDING, FIRST
+    layer_kinds: tuple[str, ...]  # of each layer: FULL, SLIDING, FIRST, ENCODER, DECODER
     sliding_window: int  # tokens that a sliding layer sees; 0 without such layers
     learned_positions: int  # rows of the table of positions that is added to the embeddings
-    relative_positions: int  # rows of the table that DeBERTa's attention reads
+    relative_positions: int  # rows of the table that DeBERTa's attention reads, or of T5's biases
     attention_softcap: bool
     logits_softcap: bool
-
-    @property
-    def family(self) -> Family:
-        """How the models of its type are built."""
-        return FAMILIES[self.model_type]
 
     @property
     def is_decoder(self) -> bool:
@@ -113,9 +111,22 @@ class Architecture:
         return {
             **{name: Linear(d, width, self.attention_bias) for name, width in projections.items()},
             family.output: Linear(q, d, self.output_bias),
+            **(self.cross_linears() if kind == DECODER else {}),
             **{name: Linear(d, width, self.mlp_bias) for name, width in inner.items()},
             family.outer: Linear(f, d, self.mlp_bias),
         }
+
+    def cross_linears(self) -> dict[str, Linear]:
+        """The linear layers with which a decoder attends to the encoder, by name: query, key, value, output."""
+        names = [
+            name.replace("SelfAttention", "EncDecAttention") for name in (*self.family.projections, self.family.output)
+        ]
+        sides = [(self.hidden_size, self.query_width)] * 3 + [(self.query_width, self.hidden_size)]
+        return {name: Linear(*shape, False) for name, shape in zip(names, sides, strict=True)}
+
+    def all_linears(self) -> dict[str, Linear]:
+        """Each linear layer that some block has, by its module's name."""
+        return {name: linear for kind in set(self.layer_kinds) for name, linear in self.block_linears(kind).items()}
 
     @property
     def embeds_narrowly(self) -> bool:
@@ -124,15 +135,19 @@ class Architecture:
 
     def parameter_shapes(self, task: str) -> dict[str, list[tuple[int, ...]]]:
         """Shapes of the parameters of the embeddings, of one block, of the final norm and of the head, in order."""
-        block = [shape for linear in self.block_linears().values() for shape in linear.shapes]
-        norms = 4 if self.family.norms == "both" else 2
         final_norm = self.family.norms != "stream"
         return {
             "embeddings": self._embedding_shapes(),
-            "block": block + norms * self._norm(self.hidden_size) + self._query_key_norms(),
+            "block": self._block_shapes(self.layer_kinds[-1]),
             "norm": self._norm(self.hidden_size) if final_norm else [],
             "head": self._head_shapes(task),
         }
+
+    def _block_shapes(self, kind: str) -> list[tuple[int, ...]]:
+        shapes = [shape for linear in self.block_linears(kind).values() for shape in linear.shapes]
+        norms = 4 if self.family.norms == "both" else 2
+        norms += {DECODER: 1, FIRST: -1}.get(kind, 0)
+        return shapes + norms * self._norm(self.hidden_size) + self._query_key_norms()
 
     def _norm(self, width: int) -> list[tuple[int, ...]]:
         return [(width,)] * (2 if self.norm_bias else 1)
@@ -148,19 +163,21 @@ class Architecture:
             shapes += [(self.learned_positions, self.embedding_size)]
         if self.type_vocab_size:
             shapes += [(self.type_vocab_size, self.embedding_size)]
-        if not self.is_decoder:
+        if self.family.role == "encoder":
             shapes += self._norm(self.embedding_size)
         if self.embeds_narrowly:
             shapes += [(self.embedding_size, self.hidden_size), (self.hidden_size,)]
-        if self.relative_positions:
+        if self.family.disentangled:
             shapes += [(self.relative_positions, self.hidden_size), *self._norm(self.hidden_size)]
+        if self.family.position_bias:  # of encoder and decoder, and the encoder's final norm
+            shapes += 2 * [(self.relative_positions, self.num_attention_heads)] + self._norm(self.hidden_size)
         return shapes
 
     def _head_shapes(self, task: str) -> list[tuple[int, ...]]:
         d, v, narrow = self.hidden_size, self.vocab_size, self.embedding_size
         untied = [] if self.tie_word_embeddings else [(v, narrow)]
         classifier = [(self.num_labels, d), (self.num_labels,)]
-        if task == "causal-lm":
+        if task in ("causal-lm", "seq2seq-lm"):
             return untied
         if self.model_type == "modernbert":  # a dense layer without a bias and a norm come before everything
             dense = [(d, d), *self._norm(d)]
@@ -180,32 +197,28 @@ class Architecture:
     def all_shapes(self, task: str) -> list[tuple[int, ...]]:
         """Shapes of all parameters, in order."""
         shapes = self.parameter_shapes(task)
-        blocks = self.num_hidden_layers * shapes["block"]
-        if self.first_block_lacks_norm:
-            for shape in self._norm(self.hidden_size):
-                blocks.remove(shape)
+        of_kind = {kind: self._block_shapes(kind) for kind in set(self.layer_kinds)}
+        blocks = [shape for kind in self.layer_kinds for shape in of_kind[kind]]
         return shapes["embeddings"] + blocks + shapes["norm"] + shapes["head"]
-
-    @property
-    def first_block_lacks_norm(self) -> bool:
-        """Whether the norm of the embeddings serves as that of the first block."""
-        return self.model_type == "modernbert"
 
     def parameters(self, task: str = "causal-lm") -> int:
         """Number of parameters of the model with the head of `task`."""
-        groups = self.parameter_groups(task)
-        lacking = sum(map(math.prod, self._norm(self.hidden_size))) if self.first_block_lacks_norm else 0
-        return sum(groups.values()) + (self.num_hidden_layers - 1) * groups["block"] - lacking
+        return sum(map(math.prod, self.all_shapes(task)))
 
     def matmul_parameters(self, task: str = "causal-lm") -> int:
         """Weights that multiply every token, which is what `helpers.flops` counts: a table that is looked up is not."""
         ends = self.head_weights(task) + (self.embedding_size * self.hidden_size if self.embeds_narrowly else 0)
-        return self.num_hidden_layers * sum(linear.weights for linear in self.block_linears().values()) + ends
+        of_kind = {kind: self.linear_weights(kind) for kind in set(self.layer_kinds)}
+        return ends + sum(of_kind[kind] for kind in self.layer_kinds)
+
+    def linear_weights(self, kind: str = FULL) -> int:
+        """Weights of the linear layers of one block."""
+        return sum(linear.weights for linear in self.block_linears(kind).values())
 
     def head_weights(self, task: str) -> int:
         """Weights of the head that multiply every token; a classifier of sequences sees one token of each text."""
         d, narrow, v = self.hidden_size, self.embedding_size, self.vocab_size
-        if task == "causal-lm":
+        if task in ("causal-lm", "seq2seq-lm"):
             return v * d
         if task == "masked-lm":
             return (d + v) * narrow

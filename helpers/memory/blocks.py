@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from helpers.memory.architecture import FIRST
+from helpers.memory.architecture import DECODER, FIRST
+from helpers.memory.attention import attend
 from helpers.memory.operations import (
     FP32,
     HALF,
     Operation,
     Run,
     activate,
-    attend,
     dropout,
     gelu,
     layer_norm,
@@ -23,6 +23,8 @@ from helpers.memory.operations import (
     norm_after,
     query_key_norms,
 )
+
+SHARED = "encoder output"  # kept, but not by a block: all share it
 
 
 def block(run: Run) -> list[Operation]:
@@ -54,6 +56,7 @@ def _norms_in_branches(run: Run) -> list[Operation]:
         linear(run, family.output, "attention output", e * q + run.branch_gradient + stream),
         *dropout(run, "attention mask", d),
         *norm_after(run, "norm after attention"),
+        *(_cross_attention(run) if run.kind == DECODER else []),
         *([norm(run, "norm 2")] if before else []),
         *[linear(run, name, read_by_mlp, in_mlp) for name in family.inner],
         *activate(run),
@@ -61,6 +64,26 @@ def _norms_in_branches(run: Run) -> list[Operation]:
         *dropout(run, "mlp mask", d),
         *norm_after(run, "norm after the mlp"),
         Operation("sum", {}, forward=e * d + stream),
+    ]
+
+
+def _cross_attention(run: Run) -> list[Operation]:
+    """A decoder's attention to what the encoder gave, which all decoder blocks read."""
+    e, d, q, stream = run.activation_bytes, run.a.hidden_size, run.a.query_width, run.residual
+    query, key, value, output = run.a.cross_linears()
+    own = f" of {run.kind}"  # keeps its tensors apart from those of the block's other attention
+    attention = [
+        replace(step, name=step.name + own, keeps={name + own: size for name, size in step.keeps.items()})
+        for step in attend(run)
+    ]
+    return [
+        norm(run, "norm of cross attention"),
+        linear(run, query, "norm of cross attention output", e * (q + d) + stream),
+        # In fp32 all blocks share the encoder's output, which is counted once, with the ends
+        *[linear(run, name, "encoder output", e * (2 * q + d) + stream) for name in (key, value)],
+        *attention,
+        linear(run, output, "attention output" + own, e * q + run.branch_gradient + stream),
+        *dropout(run, "cross attention mask", d),
     ]
 
 
@@ -88,7 +111,8 @@ def _norms_on_the_stream(run: Run) -> list[Operation]:
 
 def _kept(operations: list[Operation]) -> float:
     """Bytes per token that autograd keeps of these operations, each tensor once."""
-    return sum({name: size for operation in operations for name, size in operation.keeps.items()}.values())
+    kept = {name: size for operation in operations for name, size in operation.keeps.items()}
+    return sum(size for name, size in kept.items() if name != SHARED)
 
 
 def _forward_peak(operations: list[Operation]) -> float:
@@ -191,5 +215,7 @@ def _half_copies(run: Run) -> int:
     if not run.autocast:
         return 0
     linears = run.a.block_linears(run.kind)
-    adapters = sum(rank * (linears[name].inputs + linears[name].outputs) for name, rank in run.adapters.items())
+    adapters = sum(
+        rank * (linears[name].inputs + linears[name].outputs) for name, rank in run.adapters.items() if name in linears
+    )
     return HALF * (sum(layer.weights for layer in linears.values()) + adapters)

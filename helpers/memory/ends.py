@@ -35,7 +35,8 @@ def ends(run: Run) -> Ends:
     end, end_flow = _after_the_blocks(run)
     head_gradient = run.a.vocab_size * run.a.embedding_size * run.weight_bytes if run.generates and run.full else 0
     return Ends(
-        front=run.tokens * _before_the_blocks(run),
+        front=run.tokens
+        * (_of_the_encoder(run) if run.a.family.role == "encoder-decoder" else _before_the_blocks(run)),
         end=run.tokens * end,
         end_flow=run.tokens * end_flow,
         head_gradient=head_gradient,
@@ -56,13 +57,24 @@ def _before_the_blocks(run: Run) -> float:
     return norm + mask + run.residual * (not run.a.family.rms) if run.checkpointing else 0
 
 
+def _of_the_encoder(run: Run) -> float:
+    """Bytes per token: dropout's masks of both stacks' embeddings, the encoder's final norm, dropout and output."""
+    d, stream, fp32 = run.a.hidden_size, run.residual, FP32 * run.a.hidden_size
+    mask = (d if run.on_gpu else stream) if run.a.hidden_dropout else 0
+    if not run.full:
+        return run.residual
+    normalised = stream
+    return 2 * mask + fp32 + FP32 + normalised + mask + run.activation_bytes * d
+
+
 def _after_the_blocks(run: Run) -> tuple[float, float]:
     """Bytes per token that are kept, and in flight in the final norm's backward pass."""
     d, e, stream, fp32 = run.a.hidden_size, run.activation_bytes, run.residual, FP32 * run.a.hidden_size
     read_by_head = d * e if run.full or not run.generates else 0  # if the head is trained
     if run.a.family.rms:
         normalised = (fp32 if run.a.family.norm == "rms in fp32" else stream) if run.full else 0
-        return fp32 + normalised + FP32 + read_by_head, 4 * fp32 - normalised
+        mask = (d if run.on_gpu else stream) if run.a.family.inner_dropout and run.a.hidden_dropout else 0  # T5's
+        return fp32 + normalised + FP32 + read_by_head + mask, 4 * fp32 - normalised
     if run.a.is_decoder:
         return stream + 2 * FP32 + read_by_head, 2 * stream
     if run.task == "masked-lm":  # the dense layer's input, GELU's input and output, the norm's input
@@ -74,7 +86,9 @@ def _logits(run: Run, head_gradient: int) -> float:
     """The largest of two moments: log-softmax and two gradients, or the gradient in half precision and the head's."""
     if not run.generates:
         return 0
-    in_half = run.task == "masked-lm" and run.precision == "pure-bf16"  # causal models widen their logits
+    in_half = (
+        run.task in ("masked-lm", "seq2seq-lm") and run.precision == "pure-bf16"
+    )  # causal models widen their logits
     width, e = HALF if in_half else FP32, run.activation_bytes
     logits = run.tokens * run.a.vocab_size  # numbers
     capped = e * logits * run.a.logits_softcap  # a tanh's output

@@ -187,6 +187,8 @@ def _bytes_of_a_row(run: Run, settings: EvaluationSettings) -> tuple[int, int, i
     if settings.preprocess_logits_for_metrics == "argmax":
         return _LONG * vectors, _LONG * vectors, labels
     numbers = vectors * (a.vocab_size if run.generates else a.num_labels)
+    if a.family.role == "encoder-decoder":
+        numbers += length * a.hidden_size  # Trainer takes the encoder's output for a prediction, too
     # Trainer's autocast gives its outputs in fp32, and numpy has no bf16
     return numbers * (HALF if settings.precision == "pure-bf16" else FP32), numbers * FP32, labels
 

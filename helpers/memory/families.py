@@ -24,6 +24,8 @@ class Family:
         outer: the linear layer out of the MLP.
         gated: the MLP multiplies two projections, one of them activated.
         rotary: positions turn queries and keys, which are new tensors then.
+        position_bias: attention adds a learned bias for the distance of each pair (T5's).
+        inner_dropout: dropout within the MLP, too.
         partial_rotary: only a part of each head may be turned, so its parts are put together again.
         query_key_norm: queries and keys are normalised: "heads" (each head for itself), "all" of them, or "".
         disentangled: attention adds scores of content to position and of position to content (DeBERTa's).
@@ -49,6 +51,8 @@ class Family:
     norms: str = "before"
     gated: bool = False
     rotary: bool = False
+    position_bias: bool = False
+    inner_dropout: bool = False
     partial_rotary: bool = False
     query_key_norm: str = ""
     disentangled: bool = False
@@ -74,7 +78,7 @@ _GPT2 = Family(
     inner=("c_fc",),
     outer="mlp.c_proj",
     positions=True,
-    defaults={"dropout": 0.1, "tie_word_embeddings": True, "activation": "gelu_new"},
+    defaults={"dropout": 0.1, "tie_word_embeddings": True, "activation_function": "gelu_new"},
     lora_targets=("c_attn",),
 )
 _NEOX = replace(
@@ -155,6 +159,22 @@ _NO_MLP_BIAS = replace(_LLAMA, biases=_LLAMA.biases | {"mlp": False})
 _TIED = {"dropout": 0.0, "tie_word_embeddings": True}
 _GEMMA = replace(_NO_MLP_BIAS, norm="rms in fp32", norms="both")
 
+_T5 = Family(
+    role="encoder-decoder",
+    norm="rms",
+    projections=("SelfAttention.q", "SelfAttention.k", "SelfAttention.v"),
+    output="SelfAttention.o",
+    inner=("wi",),
+    outer="wo",
+    position_bias=True,
+    inner_dropout=True,
+    biases={"attention": False, "output": False, "mlp": False},
+    norm_bias=False,
+    defaults={"dropout": 0.1, "tie_word_embeddings": True, "dense_act_fn": "relu"},
+    lora_targets=("q", "v"),
+)
+GATED_T5 = replace(_T5, gated=True, inner=("wi_0", "wi_1"))
+
 FAMILIES = {
     "gpt2": _GPT2,
     "gpt_neox": _NEOX,
@@ -179,6 +199,7 @@ FAMILIES = {
         lora_targets=("qkv_proj",),
     ),
     "olmo2": replace(_NO_MLP_BIAS, norm="rms in fp32", norms="after", query_key_norm="all"),
+    "t5": _T5,
     "gemma2": replace(
         _GEMMA,
         full_attention_every=2,

@@ -124,8 +124,8 @@ class Run:
             return "eager"
         if self.settings.attn_implementation == "flash_attention_2":
             return "fused"
-        if not self.on_gpu:
-            return "math" if self.a.attention_dropout else "fused"  # the CPU's fused attention has no dropout
+        if not self.on_gpu:  # the CPU's fused attention has no dropout, and no biases that are learned
+            return "math" if self.a.attention_dropout or self.a.family.position_bias else "fused"
         grouped = self.a.num_key_value_heads != self.a.num_attention_heads
         in_fp32 = self.settings.precision == "fp32"
         return "math" if in_fp32 and grouped and not self.masked else "fused"  # nor CUDA's in fp32 grouped heads
@@ -149,7 +149,7 @@ def linear(run: Run, name: str, source: str, flow: float) -> Operation:
         return _adapted_linear(run, name, source, flow) if name in run.adapters else _frozen_linear(run, name, flow)
     layer = run.a.block_linears(run.kind)[name]
     half_copy = HALF * layer.weights if run.autocast else 0  # goes when the gradient is made
-    from_stream = source not in ("attention output", "mlp")
+    from_stream = not source.startswith(("attention output", "mlp"))
     cast_for_itself = run.residual_bytes > run.activation_bytes and from_stream  # each layer casts fp32 for itself
     keeps = {f"{source} for {name}" if cast_for_itself else source: run.activation_bytes * layer.inputs}
     gradient = run.weight_bytes * layer.parameters - half_copy
@@ -208,6 +208,8 @@ def rms_norm(
         f"input of {name}": in_fp32,
         f"statistics of {name}": FP32 * heads,
         f"normalised {name}": normalised * width if run.full else 0,
+        # T5 multiplies the stream as it is, not its copy in fp32
+        f"stream at {name}": HALF * width if run.a.family.position_bias and run.precision == "pure-bf16" else 0,
     }
     return Operation(name, keeps, 3 * in_fp32)
 
@@ -236,13 +238,18 @@ def query_key_norms(run: Run) -> list[Operation]:
 
 
 def activate(run: Run) -> list[Operation]:
-    """The activation between the MLP's layers, with the product of a gated MLP."""
-    if not run.a.gated:
-        return [gelu(run)]
+    """The activation between the MLP's layers, with the product of a gated MLP, and T5's dropout."""
     e, f, stream = run.activation_bytes, run.a.intermediate_size, run.residual
+    within = dropout(run, "mask within the mlp", f) if run.a.family.inner_dropout else []
+    if run.a.relu:  # keeps its output, which is also what the next layer reads, unless dropout comes between
+        return [Operation("relu", {"relu" if within else "mlp": e * f}, 2 * e * f + stream), *within]
+    if not run.a.gated:
+        return [gelu(run), *within]
+    gate = Operation("activation", {"gate": e * f}, 3 * e * f + stream)
     return [
-        Operation("activation", {"gate": e * f}, 3 * e * f + stream),
+        gelu(run) if run.a.unfused_gelu else gate,
         Operation("product", {"activated gate": e * f, "up": e * f}, 3 * e * f + stream),
+        *within,
     ]
 
 
@@ -258,110 +265,3 @@ def gelu(run: Run) -> Operation:
     return Operation(
         "gelu", {"four factors of gelu": four_factors * features}, three_gradients * features + run.residual
     )
-
-
-def attend(run: Run) -> list[Operation]:
-    """Attention between the projections before and after it."""
-    if run.a.family.disentangled:
-        return _disentangled_attention(run)
-    return _fused_attention(run) if run.attention == "fused" else _stepwise_attention(run)
-
-
-def _fused_attention(run: Run) -> list[Operation]:
-    a, e, q, kv = run.a, run.activation_bytes, run.a.query_width, run.a.key_value_width
-    repeated = run.masked and 1 < a.num_key_value_heads < a.num_attention_heads  # with a mask, grouped heads are
-    # Turned queries and keys are new tensors; values are then the rest of a fused projection's output, which stays.
-    turned = a.family.rotary and len(a.family.projections) == 1
-    values = q + 2 * kv if turned else kv
-    keeps = {
-        # Put together, they lie differently in memory, so the output layer needs a copy of what attention gives
-        "attention output, reordered": e * q if turned and a.family.partial_rotary else 0,
-        "q, k, v": e * (3 * q if repeated else q + kv + values),
-        "attention output": e * q,
-        "log-sum-exp": FP32 * a.num_attention_heads,
-        "additive mask": e * run.length if run.masked else 0,
-    }
-    return [Operation("attention", keeps, e * 2 * (q + kv) + run.residual)]
-
-
-def _stepwise_attention(run: Run) -> list[Operation]:
-    """Scores, softmax, dropout and weighted sum, each with its own tensors: eager, or torch's unfused attention."""
-    a, e, q = run.a, run.activation_bytes, run.a.query_width
-    math = run.attention == "math"
-    m = FP32 if math else e  # torch's unfused attention computes in fp32 on the CPU
-    scores = a.num_attention_heads * run.length  # numbers
-    # softmax runs in fp32 in Llama's code, under CUDA's autocast, and where an fp32 mask was added to the scores
-    in_fp32 = a.family.rotary or (run.autocast and (run.on_gpu or a.is_decoder or run.masked))
-    p = FP32 if in_fp32 else m  # bytes of a probability
-    weighted = {"v": m * q}
-    if a.attention_dropout:
-        weighted["dropped probabilities"] = scores * m
-    elif p != m:
-        weighted["rounded probabilities"] = scores * m
-    passing = m * q  # the output; torch's own attention has q, k, v once more, q and k unscaled, an additive mask,
-    if math:  # and where it widens them also the originals and its probabilities, rounded
-        passing += m * 5 * q + e * run.length * run.masked + (e * (4 * q + scores) if m != e else 0)
-    steps = [
-        Operation(
-            "scores",
-            {"q, k": m * 2 * q, "capped scores": m * scores * a.attention_softcap},
-            p * scores + m * 3 * q + run.residual,
-        ),
-        Operation("softmax", {"probabilities": scores * p}, 2 * p * scores + m * q + run.residual),
-        Operation("weighted sum", weighted, max(m, p) * scores + m * 2 * q + run.residual, passing),
-    ]
-    if a.attention_dropout:
-        dropped = m if a.is_decoder else p  # decoders round the probabilities first
-        mask = {"probabilities dropped": scores * (1 if run.on_gpu else dropped)}
-        steps.insert(2, Operation("dropout", mask, 2 * p * scores + m * q + run.residual))
-    return steps
-
-
-def _disentangled_attention(run: Run) -> list[Operation]:
-    """DeBERTa's: to the scores of content it adds those of content to position and of position to content.
-
-    Both are products with each row of a table of relative positions, of which each pair of tokens picks one.
-    """
-    a, e, q, length = run.a, run.activation_bytes, run.a.query_width, run.length
-    rows, scores = a.relative_positions, a.num_attention_heads * length  # numbers
-    row_scores = a.num_attention_heads * rows * e
-    per_token = 1 / run.tokens  # of what a layer has once
-    table = rows * a.hidden_size
-    projected_for_each_text = rows * q * e / length
-    p = FP32 if run.autocast and run.on_gpu else e  # bytes of a probability
-    picked = 8 * length * length * per_token  # a row's number for each pair
-    stream = run.residual
-    own_copies = 2 if run.autocast else 1  # the projections of queries and of keys read the table
-    weighted = {"v": e * q}
-    if a.attention_dropout:
-        weighted["dropped probabilities"] = scores * e
-    elif p != e:
-        weighted["rounded probabilities"] = scores * e
-    steps = [
-        Operation("scores", {"q": e * q, "scaled k": e * q}, e * scores + 3 * e * q + stream),
-        Operation(
-            "table of positions",
-            {
-                "dropped positions": table * (1 if run.on_gpu else run.residual_bytes) * per_token,
-                "positions": own_copies * table * e * per_token,
-            },
-            e * 4 * q + stream,
-        ),
-    ]
-    for name, other in (("content to position", "q"), ("position to content", "k")):
-        keeps = {
-            other: e * q,
-            f"projected {name}": projected_for_each_text,
-            f"picked {name}": picked,
-            f"all scores {name}": row_scores,  # picking keeps what it picks from
-        }
-        steps.append(Operation(name, keeps, e * scores + 2 * row_scores + 3 * e * q + stream))
-    steps += [
-        Operation("hidden pairs", {"mask of this layer": length}, 2 * p * scores + e * q + stream, 2 * e * scores),
-        Operation("softmax", {"probabilities": scores * p}, 2 * p * scores + e * q + stream, e * scores),
-        Operation("weighted sum", weighted, max(e, p) * scores + e * 2 * q + stream, e * q),
-    ]
-    if a.attention_dropout:
-        mask = {"probabilities dropped": scores * (1 if run.on_gpu else p)}
-        steps.insert(-1, Operation("dropout", mask, 2 * p * scores + e * q + stream))
-    return steps

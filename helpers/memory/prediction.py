@@ -34,6 +34,8 @@ def estimate(config, **settings) -> MemoryEstimate:
     except NoClosedForm as reason:
         return _from_trace(config, settings, str(reason), notes)
     task = settings.task or a.default_task
+    if a.family.role == "encoder-decoder" and task != "seq2seq-lm":
+        return _from_trace(config, settings, f"{a.name}: no closed form for task={task!r}", notes)
     check_fit(a, settings, task)
     return closed_form(a, settings, task, notes)
 

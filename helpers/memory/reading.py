@@ -8,8 +8,8 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from helpers.memory.adapters import targets_fit
-from helpers.memory.architecture import FIRST, FULL, SLIDING, Architecture
-from helpers.memory.families import FAMILIES, Family
+from helpers.memory.architecture import DECODER, ENCODER, FIRST, FULL, SLIDING, Architecture
+from helpers.memory.families import FAMILIES, GATED_T5, Family
 from helpers.memory.settings import Settings, shown
 
 LARGEST = 10**9  # of any size in a config
@@ -64,7 +64,15 @@ def read_config(config) -> Architecture:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise NoClosedForm(f"{name}: no closed form for model_type {shown(model_type)}; there is one for {known}")
-    return _Reader(name, FAMILIES[model_type], values).architecture(model_type)
+    family = FAMILIES[model_type]
+    if family.position_bias and _is_gated(values):
+        family = GATED_T5
+    return _Reader(name, family, values).architecture(model_type)
+
+
+def _is_gated(values: dict) -> bool:
+    """Whether a T5 has the MLP of its version 1.1, as Flan-T5 does."""
+    return bool(values.get("is_gated_act")) or str(values.get("feed_forward_proj")).startswith("gated-")
 
 
 class _Reader:
@@ -80,18 +88,21 @@ class _Reader:
         return Architecture(
             name=self.name,
             model_type=model_type,
-            tie_word_embeddings=self.switch("tie_word_embeddings"),
+            family=self.family,
+            # transformers ties T5's tables whatever the config says, and reads a False as "do not scale"
+            tie_word_embeddings=self.family.position_bias or self.switch("tie_word_embeddings"),
             attention_bias=self.switch(biases["attention"]),
             output_bias=self.switch(biases["output"]),
             mlp_bias=self.switch(biases["mlp"]),
             norm_bias=self.switch(self.family.norm_bias),
-            unfused_gelu=self.first(*_ACTIVATIONS, default=self.family.defaults.get("activation")) == "gelu_new",
+            unfused_gelu=self.activation() == "gelu_new",
+            relu=self.activation() == "relu",
             num_labels=self.number_of_labels(),
             parallel=self.family.parallel and self.switch("use_parallel_residual", default=True),
             layer_kinds=self.layer_kinds(model_type, sizes["num_hidden_layers"], window),
             sliding_window=window,
             learned_positions=sizes["max_position_embeddings"] if self.adds_positions() else 0,
-            relative_positions=self.relative_positions() if self.family.disentangled else 0,
+            relative_positions=self.relative_positions(),
             attention_softcap=self.first("attn_logit_softcapping") is not None,
             logits_softcap=self.first("final_logit_softcapping") is not None,
             **sizes,
@@ -126,7 +137,7 @@ class _Reader:
             raise ValueError(f"{self.name}: {kv_heads} key/value heads do not divide {heads} attention heads")
         return needed | {
             "num_hidden_layers": self.whole("num_hidden_layers", 12),
-            "max_position_embeddings": self.whole("max_position_embeddings", 512),
+            "max_position_embeddings": LARGEST if family.position_bias else self.whole("max_position_embeddings", 512),
             "type_vocab_size": self.whole("type_vocab_size", family.token_types) if family.norms == "stream" else 0,
             "intermediate_size": self.whole("intermediate_size", 4 * width),
             "num_key_value_heads": kv_heads,
@@ -134,12 +145,24 @@ class _Reader:
             "embedding_size": self.whole("embedding_size", width) if family.norms == "stream" else width,
         }
 
+    def activation(self):
+        """The name of the activation; of a gated T5 the part after "gated-", where gelu means gelu_new."""
+        named = self.first("feed_forward_proj")
+        if self.family is GATED_T5 and isinstance(named, str):
+            return {"gated-gelu": "gelu_new"}.get(named, named.removeprefix("gated-"))
+        return self.first(*_ACTIVATIONS)
+
     def adds_positions(self) -> bool:
         """Whether learned positions are added to the embeddings."""
         return self.family.positions and self.switch("position_biased_input", default=True)
 
     def relative_positions(self) -> int:
-        """Rows of the table of relative positions in the layers of DeBERTa-v2 and v3."""
+        """Rows of the table of relative positions in the layers of DeBERTa-v2 and v3, or of T5's biases."""
+        if self.family.position_bias:
+            buckets = self.first("relative_attention_num_buckets", default=32)
+            return _whole(self.name, "relative_attention_num_buckets", buckets)
+        if not self.family.disentangled:
+            return 0
         kinds = self.first("pos_att_type", default=[])
         kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
         both = isinstance(kinds, (list, tuple)) and {"c2p", "p2c"} <= {str(kind).strip() for kind in kinds}
@@ -193,6 +216,9 @@ class _Reader:
 
     def layer_kinds(self, model_type: str, layers: int, window: int) -> tuple[str, ...]:
         """For each layer its kind, see `Architecture`."""
+        if self.family.role == "encoder-decoder":
+            of_decoder = self.first("num_decoder_layers", default=layers)
+            return (ENCODER,) * layers + (DECODER,) * _whole(self.name, "num_decoder_layers", of_decoder)
         kinds = self.attention_kinds(layers, window)
         return (FIRST, *kinds[1:]) if model_type == "modernbert" else kinds
 
@@ -221,7 +247,7 @@ def _whole(name: str, key: str, value) -> int:
         raise ValueError(f"{name}: {key} is {shown(value)}; it must be a whole number")
     if value < (0 if key == "type_vocab_size" else 1):
         raise ValueError(f"{name}: {key} is {shown(value)}; it must be positive")
-    if value > (most := MOST_LAYERS if key == "num_hidden_layers" else LARGEST):
+    if value > (most := MOST_LAYERS if key in ("num_hidden_layers", "num_decoder_layers") else LARGEST):
         raise ValueError(f"{name}: {key} is beyond {most:,}; no model is that large")
     return value
 
@@ -293,8 +319,13 @@ def check_fit(a: Architecture, settings: Settings, task: str | None) -> None:
             f"{a.name}: {a.model_type} is an encoder and does not generate; "
             "use task='masked-lm' or 'sequence-classification'"
         )
-    if task == "seq2seq-lm":
+    both = a.family.role == "encoder-decoder"
+    if task == "seq2seq-lm" and not both:
         raise ValueError(f"{a.name}: {a.model_type} is not a model of encoder and decoder; task='seq2seq-lm' needs one")
+    if both and settings.sharding not in ("ddp", "zero1"):
+        raise ValueError(f"{a.name}: sharding={settings.sharding!r} of encoder and decoder is not covered")
+    if both:
+        return targets_fit(a, settings)
     if task == "masked-lm" and a.is_decoder:
         raise ValueError(f"{a.name}: {a.model_type} is a decoder; use task='causal-lm' or 'sequence-classification'")
     positions = a.max_position_embeddings - (2 if a.model_type in ("roberta", "xlm-roberta") else 0)
