@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from takehome import metrics as measures
-from takehome.checkpoints import damage, read_marker
+from takehome.checkpoints import begin, damage, finish, read_marker
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "evaluate_model.py"
@@ -281,6 +281,18 @@ def test_models_that_cannot_be_used(case, model, tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("evaluate_model.py: ") and error.count("\n") == 1 and said in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_was_changed_is_measured_and_told_so(model, tmp_path, capsys):
+    shutil.copytree(model, begin(tmp_path / "model", "model"), dirs_exist_ok=True)
+    finish(tmp_path / "model")
+    data = write_csv(tmp_path / "a.csv", documents()[:20])
+    assert run(tmp_path / "model", data, tmp_path / "out") == 0
+    assert "not as it was written" not in capsys.readouterr().out
+    with (tmp_path / "model" / "config.json").open("a") as file:
+        file.write("\n")
+    assert run(tmp_path / "model", data, tmp_path / "out") == 0
+    assert "model is not as it was written: config.json has" in capsys.readouterr().out
 
 
 def test_data_that_cannot_be_used(model, tmp_path, capsys):
