@@ -81,7 +81,7 @@ class Run:
 
     @property
     def text(self) -> str:
-        return self.log.read_text()[self.begin :] if self.log.exists() else ""
+        return self.log.read_text("utf-8")[self.begin :] if self.log.exists() else ""
 
     @property
     def work(self) -> Path:
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def metrics(self) -> dict:
-        return json.loads((self.output / "metrics.json").read_text())
+        return json.loads((self.output / "metrics.json").read_text("utf-8"))
 
     def wait(self, until=None, seconds=300) -> None:
         end = time.monotonic() + seconds

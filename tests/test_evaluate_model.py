@@ -23,12 +23,12 @@ CLASSES = ["financial", "legal", "medical", "news", "personal", "technical"]
 
 
 def documents():
-    with (ROOT / "data" / "documents.csv").open(newline="") as file:
+    with (ROOT / "data" / "documents.csv").open(newline="", encoding="utf-8") as file:
         return [(row["text"], row["label"]) for row in csv.DictReader(file)]
 
 
 def write_csv(path, rows, header=("text", "label")):
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
@@ -96,7 +96,7 @@ def test_figures_agree_with_a_pipeline_and_scikit_learn(model, evaluated):
     answers = classify([text for text, _ in rows], truncation=True, batch_size=8)
     predicted, confidence = [a["label"] for a in answers], np.array([a["score"] for a in answers])
 
-    metrics = json.loads((output / "metrics.json").read_text())
+    metrics = json.loads((output / "metrics.json").read_text("utf-8"))
     assert metrics["n"] == 200
     assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     assert metrics["accuracy"] > metrics["majority_class_accuracy"] + 0.1
@@ -139,7 +139,7 @@ def test_calibration_error_by_hand():
 
 def read_scores(output):
     """What metrics.json holds, and the same as an object."""
-    metrics = json.loads((output / "metrics.json").read_text())
+    metrics = json.loads((output / "metrics.json").read_text("utf-8"))
     each = {name: measures.ClassScores(**row) for name, row in metrics["per_class"].items()}
     matrix = measures.ConfusionMatrix(**metrics["confusion_matrix"])
     own = {key: value for key, value in metrics.items() if key != "max_length"}
@@ -216,7 +216,7 @@ def test_labels_are_matched_by_name_and_not_by_number(model, tmp_path):
     same = write_csv(tmp_path / "a.csv", [(text, f" {label.upper()}") for text, label in rows if label != "financial"])
     plain = write_csv(tmp_path / "b.csv", [row for row in rows if row[1] != "financial"])
     assert run(model, same, tmp_path / "one") == run(model, plain, tmp_path / "two") == 0
-    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text("utf-8")) for name in ("one", "two"))
     assert one["accuracy"] == two["accuracy"] and one["per_class"]["financial"]["n"] == 0
 
 
@@ -227,7 +227,7 @@ def test_texts_are_read_as_far_as_in_training(model, tmp_path):
     lengths = []
     for name, place, more in (("one", trained, ()), ("two", model, ()), ("three", trained, ("--max-length", 40))):
         assert run(place, data, tmp_path / name, *more) == 0
-        lengths.append(json.loads((tmp_path / name / "metrics.json").read_text())["max_length"])
+        lengths.append(json.loads((tmp_path / name / "metrics.json").read_text("utf-8"))["max_length"])
     assert lengths == [24, 256, 40]
 
 
@@ -235,7 +235,7 @@ def test_of_a_directory_the_test_split_is_taken(model, tmp_path, capsys):
     write_csv(tmp_path / "train.csv", documents()[:50])
     write_csv(tmp_path / "test.csv", documents()[50:80])
     assert run(model, tmp_path, tmp_path / "out") == 0
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["n"] == 30
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["n"] == 30
     assert "(test)" in capsys.readouterr().out
 
 

@@ -157,7 +157,7 @@ def test_the_output_is_whole_and_says_what_the_model_does(finished, small):
         again[truth, names.index(answer["label"])] += 1
     assert (again == matrix).all()
 
-    card = (finished.output / "README.md").read_text()
+    card = (finished.output / "README.md").read_text("utf-8")
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["pipeline_tag"] == "text-classification"
     assert "base_model" not in front  # a directory here is nothing to others
@@ -292,8 +292,8 @@ def launch(output: Path, data, *arguments: str, command=()) -> tuple[str, int]:
             [sys.executable, *told, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT
         )
         _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, log.read_text()[-3000:]
-    return log.read_text(), usage.ru_maxrss * 1024
+    assert status == 0, log.read_text("utf-8")[-3000:]
+    return log.read_text("utf-8"), usage.ru_maxrss * 1024
 
 
 @pytest.mark.slow
@@ -326,7 +326,7 @@ def test_two_processes_take_the_same_steps_as_one(small, tmp_path):
     said, _ = launch(tmp_path / "two", small, *told, command=command)
     assert said.count("train 128, validation 16, test 16") == 1  # one process speaks
     assert "2 processes" in said
-    two = json.loads((tmp_path / "two/metrics.json").read_text())
+    two = json.loads((tmp_path / "two/metrics.json").read_text("utf-8"))
     losses = [[entry["loss"] for entry in metrics["log_history"] if "loss" in entry] for metrics in (two, one.metrics)]
     assert len(losses[0]) == 16
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
@@ -343,12 +343,12 @@ def test_two_processes_stop_after_the_same_step(small, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, *command, *told], env=environment, stdout=file, stderr=file)
-        while "step 4 " not in log.read_text():
-            assert process.poll() is None, log.read_text()
+        while "step 4 " not in log.read_text("utf-8"):
+            assert process.poll() is None, log.read_text("utf-8")
             time.sleep(0.1)
         process.terminate()
         assert process.wait(120) != 0
-    (line,) = [line for line in log.read_text().splitlines() if line.startswith("fine_tune.py: ")]
+    (line,) = [line for line in log.read_text("utf-8").splitlines() if line.startswith("fine_tune.py: ")]
     step = int(line.split()[-1])
     assert "the same command goes on after step" in line and step > 4
     assert damage(output.with_name("model.unfinished") / f"checkpoint-{step}") == ""

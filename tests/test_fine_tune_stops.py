@@ -227,7 +227,7 @@ def pickled(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [empty, cut, zeroed, flipped, pickled, Path.unlink])
 def test_each_file_of_a_checkpoint(spoil, damaged):
-    newest, record = damaged / "checkpoint-12", json.loads((damaged / "checkpoint-12" / "run.json").read_text())
+    newest, record = damaged / "checkpoint-12", json.loads((damaged / "checkpoint-12" / "run.json").read_text("utf-8"))
     names = sorted(path.name for path in newest.iterdir())
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "run.json",
             "config.json", "tokenizer.json", "training_args.bin", MARKER} <= set(names)  # fmt: skip
@@ -248,8 +248,8 @@ def test_each_file_of_a_checkpoint(spoil, damaged):
 
 
 def test_a_damaged_best_checkpoint(damaged):
-    record, said = json.loads((damaged / "checkpoint-12" / "run.json").read_text()), []
-    assert json.loads((damaged / "checkpoint-12" / "trainer_state.json").read_text())["best_global_step"] == 4
+    record, said = json.loads((damaged / "checkpoint-12" / "run.json").read_text("utf-8")), []
+    assert json.loads((damaged / "checkpoint-12" / "trainer_state.json").read_text("utf-8"))["best_global_step"] == 4
     flipped(damaged / "checkpoint-4" / "model.safetensors")
     with pytest.raises(InputError, match=r"no checkpoint .* is whole .* the best checkpoint until then"):
         find_start(damaged, record, False, said.append)
@@ -403,7 +403,7 @@ def test_a_place_that_was_taken_meanwhile(small, tmp_path):
     foreign_folder(run.output)
     line = run.refusal()
     assert "model holds other things: name a new directory" in line
-    assert (run.output / "notes.txt").read_text() == "mine"
+    assert (run.output / "notes.txt").read_text("utf-8") == "mine"
     shutil.rmtree(run.output)
     run = Run(run.output, small, *SHORT, "--max-steps=4").finish()  # and the work is not lost
     assert "its training was over" in run.text
@@ -415,4 +415,4 @@ def test_labels_are_shown_without_their_terminal_codes(small, tmp_path):
             for i in range(40)]  # fmt: skip
     run = Run(tmp_path / "model", write_csv(tmp_path / "a.csv", rows), "--max-steps=1").finish()
     assert "\\x1b[31mbad" in run.text and "\x1b[31m" not in run.text.replace("\x1b[A", "")
-    assert "\x1b" not in (run.output / "README.md").read_text()
+    assert "\x1b" not in (run.output / "README.md").read_text("utf-8")

@@ -69,7 +69,7 @@ def test_one_missing_tensor_is_refused_by_name(checkpoint):
 
 
 def test_another_width_is_refused_with_both_shapes(checkpoint):
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     name = "n_embd" if "n_embd" in config else "dim" if "dim" in config else "hidden_size"
     (checkpoint / "config.json").write_text(json.dumps(config | {name: 64}))
     with pytest.raises(InputError, match=r"\(128,\) instead of \(64,\)"):
@@ -87,7 +87,7 @@ def test_whatever_it_is_stored_in_it_is_trained_in_float32(checkpoint, stored):
     import torch
 
     change(checkpoint, lambda weights: {key: value.to(getattr(torch, stored)) for key, value in weights.items()})
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     (checkpoint / "config.json").write_text(json.dumps(config | {"dtype": stored}))
     model = load(checkpoint).model
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -96,7 +96,7 @@ def test_whatever_it_is_stored_in_it_is_trained_in_float32(checkpoint, stored):
 
 def test_pickled_weights_and_remote_code_are_not_run(checkpoint):
     ran = checkpoint / "ran"
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     evil = {"AutoModelForSequenceClassification": "evil.Model", "AutoConfig": "evil.Config"}
     (checkpoint / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nModel = Config = object\n")
     (checkpoint / "config.json").write_text(json.dumps(config | {"auto_map": evil}))
