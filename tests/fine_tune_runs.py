@@ -81,7 +81,7 @@ class Run:
 
     @property
     def text(self) -> str:
-        return self.log.read_text("utf-8")[self.begin :] if self.log.exists() else ""
+        return self.log.read_text("utf-8", errors="replace")[self.begin :] if self.log.exists() else ""
 
     @property
     def work(self) -> Path:
