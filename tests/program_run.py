@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import itertools
 import os
+import random
 import signal
 import socket
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import warm
+
+from takehome.checkpoints import checkpoints, damage
 
 NUMBERS = itertools.count()  # each run has an output of its own
 
@@ -115,6 +118,23 @@ class Run:
     @property
     def text(self) -> str:
         return self.output.read_text(encoding="utf-8", errors="replace") if self.output.exists() else ""
+
+
+def kill_at_random_moments(start: Callable[[], Run], ready: str, seconds: float, kills: int, seed: int) -> int:
+    """Starts the same run again and again, and kills it at any moment after it said `ready`.
+
+    Returns:
+        How many kills there were; fewer than asked for if the run came to its end before.
+    """
+    rng = random.Random(seed)
+    for number in range(kills):
+        run = start()
+        run.wait(until=lambda run=run: ready in run.text)
+        time.sleep(rng.uniform(0, seconds))
+        if not run.kill():
+            return number
+        assert all(damage(path) == "" for path in checkpoints(run.folder))
+    return kills
 
 
 def listing(folder: Path) -> dict[str, str]:

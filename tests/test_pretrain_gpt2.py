@@ -401,6 +401,20 @@ def test_ten_kills(processes, tmp_path):
     assert_nothing_happened(run, logged, whole)
 
 
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(uninterrupted, tmp_path):
+    killed = number = 0
+    while killed < 20:
+        folder = tmp_path / str(number)
+        killed += program_run.kill_at_random_moments(lambda folder=folder: Run(folder), "validation ", 1.0, 4, number)
+        run = Run(folder).finish()
+        assert run.steps == uninterrupted.steps and not drafts(folder)
+        model = Path("model") / "model.safetensors"
+        assert (folder / model).read_bytes() == (uninterrupted.folder / model).read_bytes()
+        number += 1
+    print(f"\n{killed} kills of {number} runs, all came to the same end")
+
+
 def test_old_checkpoints_go_and_a_finished_run_stays_finished(uninterrupted):
     assert sorted(p.name for p in uninterrupted.folder.glob("checkpoint-*")) == ["checkpoint-21", "checkpoint-24"]
     steps = uninterrupted.steps
