@@ -166,8 +166,11 @@ def _clean_outputs(outputs: list) -> list:
     """Drops widgets, whose state is not kept, and joins the pieces in which a stream arrived."""
     cleaned = []
     for output in outputs:
-        if any("jupyter.widget" in kind for kind in output.get("data", {})):
+        widgets = [kind for kind in output.get("data", {}) if "jupyter.widget" in kind]
+        if widgets and "text/html" not in output.data:  # nothing is left to see
             continue
+        for kind in widgets:
+            del output.data[kind]
         last = cleaned[-1] if cleaned else None
         if output.output_type == "stream" and last and last.output_type == "stream" and last.name == output.name:
             last.text += output.text

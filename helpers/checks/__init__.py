@@ -4,8 +4,12 @@
 In a lesson the last line of a cell is `checks.lesson_01_optimizer_steps(optimizer_steps)`; in a solution the same call
 stands behind `assert`. A new check is a function under `@exercise` in the file of its lesson. It takes the learner's
 function, calls it on inputs it makes itself, compares with `expect`, and returns what the learner has now understood.
+
+`checks.questions("01")` asks questions without code: in a lesson one cell after the exercises holds this line alone.
+The questions themselves are in `lesson_01.toml` and so on.
 """
 
+from helpers.checks.asking import Option, Question, Questions, questions
 from helpers.checks.judging import NOT_STARTED, NOT_YET, RIGHT, Failed, Verdict, Wrong, exercise, expect
 from helpers.checks.lesson_01 import *
 from helpers.checks.lesson_02 import *
@@ -17,4 +21,5 @@ from helpers.checks.lesson_07 import *
 from helpers.checks.lesson_08 import *
 from helpers.checks.lesson_09 import *
 
-__all__ = ["NOT_STARTED", "NOT_YET", "RIGHT", "Failed", "Verdict", "Wrong", "exercise", "expect"]
+__all__ = ["NOT_STARTED", "NOT_YET", "RIGHT", "Failed", "Option", "Question", "Questions", "Verdict", "Wrong"]
+__all__ += ["exercise", "expect", "questions"]
