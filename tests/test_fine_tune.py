@@ -261,7 +261,7 @@ def test_a_file_that_cannot_be_written(small, tmp_path):
     run = Run(tmp_path / "model", small, *SHORT, file_size=2_000_000)  # the data fits, a checkpoint does not
     line = run.refusal()
     assert "could not be written" in line
-    assert "MB are free: make room; nothing is kept" in line
+    assert "MB are free there: make room; nothing is kept" in line
     assert sorted(tmp_path.iterdir()) == []
 
 
