@@ -2,9 +2,9 @@
 
     python tests/bad_networks.py        # tries them all in one process, and prints what was said as JSON
 
-tests/test_hub_errors.py runs it and compares. `asked` is what the question whether the Hub answers has to find out (empty: it
-answers, only files are bad); the others are what `explain` says of `from_pretrained` and `load_dataset`, and what the
-making of a classroom bundle says. None: it is not tried, since what is bad is not used there.
+tests/test_hub_errors.py runs it and compares. `asked` is what the question whether the Hub answers has to find out
+(empty: it answers, only files are bad); the others are what `explain` says of `from_pretrained` and `load_dataset`,
+and what the making of a classroom bundle says. None: it is not tried, since what is bad is not used there.
 """
 
 import json
@@ -160,7 +160,8 @@ def main() -> None:
         profile = folder / "mine.toml"
         profile.write_text(
             f'inherits = "reduced"\noffline = false\n[mrpc]\ndataset = "{DATASET}"\nconfig = "mrpc"\n'
-            f'checkpoint = "{CHECKPOINT}"\n'
+            f'checkpoint = "{CHECKPOINT}"\n',
+            encoding="utf-8",
         )
         loads = {
             "model": lambda: transformers.AutoModelForSequenceClassification.from_pretrained(CHECKPOINT),
@@ -176,7 +177,7 @@ def main() -> None:
                     shutil.rmtree(folder / place, ignore_errors=True)
                 our_hub.PATIENCE, our_hub.FILE_SECONDS = short if "silent" in name else usual
                 state["fault"], said, begin = network.fault, None, time.perf_counter()
-                sys.stdout, out = open(os.devnull, "w"), sys.stdout  # noqa: SIM115
+                sys.stdout, out = open(os.devnull, "w", encoding="utf-8"), sys.stdout  # noqa: SIM115
                 try:
                     load()
                 except BundleError as error:

@@ -89,8 +89,10 @@ def revisions() -> dict[tuple[str, str], str]:
     found = {}
     for profile in tomllib.loads((ROOT / "helpers" / "profiles.toml").read_text(encoding="utf-8")).values():
         for table in (value for value in profile.values() if isinstance(value, dict)):
-            for kind, key, revision in (("datasets", "dataset", "revision"),
-                                        ("models", "checkpoint", "checkpoint_revision")):  # fmt: skip
+            for kind, key, revision in (
+                ("datasets", "dataset", "revision"),
+                ("models", "checkpoint", "checkpoint_revision"),
+            ):
                 if revision in table:
                     found[kind, table[key]] = table[revision]
     return found
@@ -232,9 +234,20 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = json.loads(self.body)["paths"] if self.body[:1] == b"{" else parse_qs(self.body.decode())["paths"]
             return [self.describe(folder, folder / name) for name in wanted if (folder / name).exists()]
         files = [{"rfilename": path.relative_to(folder).as_posix()} for path in paths if path.is_file()]
-        return {"_id": "0" * 24, "id": self.about[1], "sha": self.commit, "private": False, "disabled": False,
-                "gated": False, "downloads": 0, "likes": 0, "tags": [], "siblings": files,
-                "lastModified": "2026-01-01T00:00:00.000Z", "createdAt": "2026-01-01T00:00:00.000Z"}  # fmt: skip
+        return {
+            "_id": "0" * 24,
+            "id": self.about[1],
+            "sha": self.commit,
+            "private": False,
+            "disabled": False,
+            "gated": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
+            "siblings": files,
+            "lastModified": "2026-01-01T00:00:00.000Z",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+        }
 
     def describe(self, folder: Path, path: Path) -> dict:
         name = path.relative_to(folder).as_posix()

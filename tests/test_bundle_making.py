@@ -98,12 +98,14 @@ def test_a_received_bundle_makes_nothing_disappear(repository, capsys):
         assert make(bundle) == 1
         assert "which is not" in capsys.readouterr().err
         assert snapshot(root.parent) == before
-    (bundle / CHECKSUMS).write_text(format_list({"course/README.md": "0" * 64, "hub/notes.txt": "0" * 64}))
+    (bundle / CHECKSUMS).write_text(
+        format_list({"course/README.md": "0" * 64, "hub/notes.txt": "0" * 64}), encoding="utf-8"
+    )
     assert make(bundle) == 0
     assert "the changed one is now README.md.kept" in capsys.readouterr().out
-    assert (bundle / "course" / "README.md.kept").read_text() == "their own words"
-    assert (bundle / "course" / "README.md").read_text() == "the course"
-    assert (bundle / "hub" / "notes.txt").read_text() == "theirs"
+    assert (bundle / "course" / "README.md.kept").read_text(encoding="utf-8") == "their own words"
+    assert (bundle / "course" / "README.md").read_text(encoding="utf-8") == "the course"
+    assert (bundle / "hub" / "notes.txt").read_text(encoding="utf-8") == "theirs"
     assert not {"hub/notes.txt", "course/README.md.kept"} & read_list(bundle / CHECKSUMS).keys()
 
 

@@ -95,7 +95,7 @@ def test_only_what_an_exercise_needs_is_run(tmp_path):
         "def f(rows):\n    rate = 2\n    return math.ceil(rows / size)",
     ]
     notebook(tmp_path / "a.ipynb", *sources)
-    parsed = submissions.parse(submissions.code_cells((tmp_path / "a.ipynb").read_text()))
+    parsed = submissions.parse(submissions.code_cells((tmp_path / "a.ipynb").read_text(encoding="utf-8")))
     needed = submissions.needed(parsed.statements, "f")
     assert [each.text.split("\n")[0] for each in needed] == ["import math", "size = 3", "def f(rows):"]
 
@@ -110,7 +110,9 @@ def test_a_lesson_with_tensors(tmp_path, capsys):
 @pytest.mark.parametrize("lesson", sorted(path.stem for path in (ROOT / "notebooks" / "solutions").glob("*.ipynb")))
 def test_every_exercise_crosses(lesson):
     """Arguments and answers of all solutions survive the way to another process and back."""
-    parsed = submissions.parse(submissions.code_cells((ROOT / f"notebooks/solutions/{lesson}.ipynb").read_text()))
+    parsed = submissions.parse(
+        submissions.code_cells((ROOT / f"notebooks/solutions/{lesson}.ipynb").read_text(encoding="utf-8"))
+    )
     wanted = submissions.exercises(ROOT / f"notebooks/{lesson}.ipynb")
     for check, name in wanted.items():
         cells = submissions.cells_of(submissions.needed(parsed.statements, name), parsed.sources)
@@ -209,12 +211,24 @@ def test_what_does_not_cross_is_shown():
 @pytest.mark.parametrize(
     "form",
     [
-        {}, [], ["list"], ["list", 7], ["evil", 1], ["dict", [1]], ["dict", [[["list", []], 1]]], ["other", 1, 2],
-        ["tensor", "float32", [2], [1.0]], ["tensor", "float32", [1], ["x"]], ["tensor", "object", [1], [1]],
-        ["tensor", "save", [1], [1]], ["array", "int64", [1], [10**30]], ["array", "O", [1], [1]],
-        ["tensor", "int64", [-1, -1], [1]], ["tensor", "uint8", [1], [1000000]],
+        {},
+        [],
+        ["list"],
+        ["list", 7],
+        ["evil", 1],
+        ["dict", [1]],
+        ["dict", [[["list", []], 1]]],
+        ["other", 1, 2],
+        ["tensor", "float32", [2], [1.0]],
+        ["tensor", "float32", [1], ["x"]],
+        ["tensor", "object", [1], [1]],
+        ["tensor", "save", [1], [1]],
+        ["array", "int64", [1], [10**30]],
+        ["array", "O", [1], [1]],
+        ["tensor", "int64", [-1, -1], [1]],
+        ["tensor", "uint8", [1], [1000000]],
     ],
-)  # fmt: skip
+)
 def test_malformed_values_are_refused(form):
     with pytest.raises(Malformed):
         decode(form)

@@ -40,9 +40,9 @@ def kill_at(monkeypatch):
 
 def make(final: Path, text: str) -> None:
     draft = begin(final, "model")
-    (draft / "weights").write_text(text)
+    (draft / "weights").write_text(text, encoding="utf-8")
     (draft / "below").mkdir()
-    (draft / "below" / "more").write_text(2 * text)
+    (draft / "below" / "more").write_text(2 * text, encoding="utf-8")
     finish(final)
 
 
@@ -69,12 +69,14 @@ def test_killed_anywhere_the_old_or_the_new_is_there_whole(tmp_path, kill_at):
         kill_at(10**9)
         recover(final)
         assert damage(final) == ""
-        assert (final / "weights").read_text() in ("old", "new")
-        assert (final / "below" / "more").read_text() == 2 * (final / "weights").read_text()
+        assert (final / "weights").read_text(encoding="utf-8") in ("old", "new")
+        assert (final / "below" / "more").read_text(encoding="utf-8") == 2 * (final / "weights").read_text(
+            encoding="utf-8"
+        )
         assert [path.name for path in tmp_path.iterdir()] == ["mine"]
         if last is not None:
             break
-    assert last and last > 15 and (final / "weights").read_text() == "new"
+    assert last and last > 15 and (final / "weights").read_text(encoding="utf-8") == "new"
 
 
 def test_killed_while_removing_the_rest_goes_at_the_next_run(tmp_path, kill_at):
@@ -101,7 +103,7 @@ def test_killed_while_removing_the_rest_goes_at_the_next_run(tmp_path, kill_at):
 
 def foreign_folder(path: Path, tmp_path: Path) -> None:
     path.mkdir()
-    (path / "notes.txt").write_text("mine")
+    (path / "notes.txt").write_text("mine", encoding="utf-8")
 
 
 def foreign_link(path: Path, tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def foreign_link(path: Path, tmp_path: Path) -> None:
 
 
 def foreign_file(path: Path, tmp_path: Path) -> None:
-    path.write_text("mine")
+    path.write_text("mine", encoding="utf-8")
 
 
 @pytest.mark.parametrize("what", [foreign_folder, foreign_link, foreign_file])
@@ -130,12 +132,12 @@ def test_what_is_not_ours_is_in_the_way_and_stays(tmp_path, what, name):
 
 def test_a_file_that_somebody_added_keeps_a_finished_folder(tmp_path):
     make(tmp_path / "mine", "old")
-    (tmp_path / "mine" / "below" / "notes.txt").write_text("mine")
+    (tmp_path / "mine" / "below" / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match=r"below/notes\.txt"):
         make(tmp_path / "mine", "new")
     with pytest.raises(InputError, match=r"below/notes\.txt"):
         remove(tmp_path / "mine")
-    assert (tmp_path / "mine" / "below" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "mine" / "below" / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert damage(tmp_path / "mine") == ""
 
 
@@ -187,7 +189,7 @@ def test_what_was_passed_over_counts_for_nothing_when_old_checkpoints_go(tmp_pat
 def test_a_checkpoint_that_was_not_sealed_is_a_start_from_the_beginning(tmp_path):
     run, said = claim(tmp_path / "run", "run"), []
     claim(run / "checkpoint-3", "checkpoint")
-    (run / "checkpoint-3" / "weights").write_text("half")
+    (run / "checkpoint-3" / "weights").write_text("half", encoding="utf-8")
     assert newest_whole(run, said.append) is None
     assert said == [f"{run / 'checkpoint-3'} is passed over: was not written to its end"]
     seal(run / "checkpoint-3")
@@ -203,10 +205,10 @@ def test_one_run_at_a_time(tmp_path):
 
 def test_a_file_that_somebody_changed_keeps_a_finished_folder(tmp_path):
     make(tmp_path / "mine", "old")
-    (tmp_path / "mine" / "weights").write_text("old, with my corrections")
+    (tmp_path / "mine" / "weights").write_text("old, with my corrections", encoding="utf-8")
     with pytest.raises(InputError, match=r"weights has .* Move it away"):
         make(tmp_path / "mine", "new")
-    assert (tmp_path / "mine" / "weights").read_text() == "old, with my corrections"
+    assert (tmp_path / "mine" / "weights").read_text(encoding="utf-8") == "old, with my corrections"
 
 
 def test_a_folder_of_another_kind_is_not_replaced(tmp_path):
@@ -214,7 +216,7 @@ def test_a_folder_of_another_kind_is_not_replaced(tmp_path):
     begin(tmp_path / "mine", "evaluation")
     with pytest.raises(InputError, match="holds a model"):
         finish(tmp_path / "mine")
-    assert (tmp_path / "mine" / "weights").read_text() == "old"
+    assert (tmp_path / "mine" / "weights").read_text(encoding="utf-8") == "old"
 
 
 def test_the_best_checkpoint_stays_as_long_as_another_needs_it(tmp_path):

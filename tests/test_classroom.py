@@ -263,7 +263,7 @@ def test_what_somebody_put_into_the_course_is_not_lost(small, capsys):
     fill(course, {"classroom/notes.txt": "mine"})
     assert "classroom was not made from a bundle: give it another name" in refused(small, capsys)
     shutil.rmtree(course / "classroom")
-    (course / "classroom").write_text("a file")
+    (course / "classroom").write_text("a file", encoding="utf-8")
     assert "was not made from a bundle" in refused(small, capsys)
     (course / "classroom").unlink()
     link(course / "classroom", small.parent / "hub")

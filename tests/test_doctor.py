@@ -231,7 +231,9 @@ def test_a_missing_package_is_a_problem_and_a_foreign_python_is_not_installed_ye
 
 
 def test_a_torch_that_does_not_import_is_a_problem(tmp_path):
-    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')\n")
+    (tmp_path / "torch.py").write_text(
+        "raise OSError('libcudart.so.13: cannot open shared object file')\n", encoding="utf-8"
+    )
     outcome = run_doctor(PYTHONPATH=str(tmp_path))
     assert outcome.returncode == 1, outcome.stdout + outcome.stderr
     assert "Problem: torch does not import: libcudart.so.13" in outcome.stdout
@@ -241,7 +243,7 @@ def test_an_nvidia_gpu_that_torch_cannot_use_is_shown(tmp_path):
     if os.name != "posix":
         pytest.skip("the stand-in for nvidia-smi is a shell script")
     command = tmp_path / "nvidia-smi"
-    command.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB'\n")
+    command.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB'\n", encoding="utf-8")
     command.chmod(0o755)
     outcome = run_doctor("-E", "-s", "-S", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert "GPU       NVIDIA L4, 23034 MiB (torch is missing)" in outcome.stdout
@@ -271,7 +273,7 @@ def test_a_report_that_cannot_be_written_is_one_line(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full on this system")
     command = [sys.executable, "-E", "-s", "-S", "-m", "helpers.doctor"]
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         outcome = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60)
     assert outcome.returncode == 1
     assert outcome.stderr == "doctor: the report could not be written: No space left on device\n"

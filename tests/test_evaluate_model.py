@@ -223,7 +223,7 @@ def test_labels_are_matched_by_name_and_not_by_number(model, tmp_path):
 def test_texts_are_read_as_far_as_in_training(model, tmp_path):
     data = write_csv(tmp_path / "a.csv", documents()[:20])
     trained = shutil.copytree(model, tmp_path / "trained")
-    (trained / "metrics.json").write_text('{"settings": {"max_length": 24}}')
+    (trained / "metrics.json").write_text('{"settings": {"max_length": 24}}', encoding="utf-8")
     lengths = []
     for name, place, more in (("one", trained, ()), ("two", model, ()), ("three", trained, ("--max-length", 40))):
         assert run(place, data, tmp_path / name, *more) == 0
@@ -259,7 +259,7 @@ def pickled(model, folder):
 
 def adapter(model, folder):
     (folder / "adapter").mkdir()
-    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    (folder / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
     return folder / "adapter"
 
 
@@ -289,7 +289,7 @@ def test_a_model_that_was_changed_is_measured_and_told_so(model, tmp_path, capsy
     data = write_csv(tmp_path / "a.csv", documents()[:20])
     assert run(tmp_path / "model", data, tmp_path / "out") == 0
     assert "not as it was written" not in capsys.readouterr().out
-    with (tmp_path / "model" / "config.json").open("a") as file:
+    with (tmp_path / "model" / "config.json").open("a", encoding="utf-8") as file:
         file.write("\n")
     assert run(tmp_path / "model", data, tmp_path / "out") == 0
     assert "model is not as it was written: config.json has" in capsys.readouterr().out
@@ -318,18 +318,23 @@ def listing(folder):
 def test_what_is_not_its_own_stays(model, tmp_path, capsys):
     """A file, a model, a folder of somebody, results that somebody worked on: named, and as they were."""
     data = write_csv(tmp_path / "a.csv", documents()[:20])
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "metrics.json").write_text("mine")
+    (tmp_path / "folder" / "metrics.json").write_text("mine", encoding="utf-8")
     shutil.copytree(model, tmp_path / "model")
     for name in ("added", "changed", "free"):
         assert run(model, data, tmp_path / name) == 0
-    (tmp_path / "added" / "notes.txt").write_text("mine")
-    with (tmp_path / "changed" / "mistakes.csv").open("a") as file:
+    (tmp_path / "added" / "notes.txt").write_text("mine", encoding="utf-8")
+    with (tmp_path / "changed" / "mistakes.csv").open("a", encoding="utf-8") as file:
         file.write("mine")
     before = listing(tmp_path)
-    for name, said in (("file", "is a file"), ("folder", "holds other things"), ("model", "holds other things"),
-                       ("added", "notes.txt"), ("changed", "mistakes.csv")):  # fmt: skip
+    for name, said in (
+        ("file", "is a file"),
+        ("folder", "holds other things"),
+        ("model", "holds other things"),
+        ("added", "notes.txt"),
+        ("changed", "mistakes.csv"),
+    ):
         capsys.readouterr()
         assert run(model, data, tmp_path / name) == 2
         assert said in capsys.readouterr().err and listing(tmp_path) == before

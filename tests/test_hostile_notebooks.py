@@ -310,7 +310,7 @@ UNREADABLE = {
 
 def write_notebook(path, *sources):
     cells = [{"cell_type": "code", "source": source, "metadata": {}, "outputs": []} for source in sources]
-    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}), encoding="utf-8")
 
 
 def write_attacks(path, bodies, places):
@@ -333,9 +333,9 @@ class World:
         self.visitors = []
         for name in ("submitted", "home"):
             (self.folder / name).mkdir(parents=True)
-        (self.folder / "marks.csv").write_text("zz_wrong,0\n")
-        (self.folder / "home" / ".bashrc").write_text("# mine\n")
-        (self.folder / "home" / "secret").write_text(SECRET)
+        (self.folder / "marks.csv").write_text("zz_wrong,0\n", encoding="utf-8")
+        (self.folder / "home" / ".bashrc").write_text("# mine\n", encoding="utf-8")
+        (self.folder / "home" / "secret").write_text(SECRET, encoding="utf-8")
         self.name = f"hostile-{self.folder.name}"
         families = (socket.AF_UNIX, str(self.folder / "agent")), (socket.AF_UNIX, "\0" + self.name)
         self.listeners = [self.listen(*each) for each in [*families, (socket.AF_INET, ("127.0.0.1", 0))]]
@@ -394,8 +394,11 @@ class World:
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = psutil.Popen(
                 [*prefix, *self.command(*options, problem=problem)],
-                stdout=out, stderr=err, cwd=self.folder, env=environment,
-            )  # fmt: skip
+                stdout=out,
+                stderr=err,
+                cwd=self.folder,
+                env=environment,
+            )
             peak = peak_of_all = 0
             shared = psutil.virtual_memory().shared
             while process.poll() is None:
@@ -579,11 +582,17 @@ def test_each_is_a_row(world):
     os.rename(submitted / "b\x1b[2J<b>\u202e.ipynb", os.fsencode(submitted) + b"/c\xff.ipynb")
     write_notebook(submitted / "b\x1b[2J<b>\u202e.ipynb", RIGHT)
     files = {
-        "no_json": b"{'cells'", "deep_json": b"[" * 10**6, "a_list": b"[]", "a_number": b"7", "nothing": b"",
-        "binary": bytes(range(256)), "no_cells": b'{"nbformat": 4, "cells": 7}', "no_source":
-        b'{"nbformat": 4, "cells": [{"cell_type": "code"}]}', "old": b'{"nbformat": 3, "worksheets": 1}',
+        "no_json": b"{'cells'",
+        "deep_json": b"[" * 10**6,
+        "a_list": b"[]",
+        "a_number": b"7",
+        "nothing": b"",
+        "binary": bytes(range(256)),
+        "no_cells": b'{"nbformat": 4, "cells": 7}',
+        "no_source": b'{"nbformat": 4, "cells": [{"cell_type": "code"}]}',
+        "old": b'{"nbformat": 3, "worksheets": 1}',
         "kernel": b'{"nbformat": 4, "cells": [], "metadata": {"kernelspec": {"language": "\\u001b[31mR\\n"}}}',
-    }  # fmt: skip
+    }
     for name, content in files.items():
         (submitted / f"{name}.ipynb").write_bytes(content)
     (submitted / "folder.ipynb").mkdir()
@@ -616,16 +625,26 @@ def test_each_is_a_row(world):
 def test_the_attacks_are_real(world):
     """Without isolation the same submissions do get what they want, or the tests above would prove nothing."""
     harmless = (
-        "deletes_marks", "writes_bashrc", "reads_secret_file", "replaces_submission", "takes_solutions",
-        "reads_checks", "uses_unix_socket", "uses_abstract_socket", "uses_loopback", "follows_symlinks",
-    )  # fmt: skip
+        "deletes_marks",
+        "writes_bashrc",
+        "reads_secret_file",
+        "replaces_submission",
+        "takes_solutions",
+        "reads_checks",
+        "uses_unix_socket",
+        "uses_abstract_socket",
+        "uses_loopback",
+        "follows_symlinks",
+    )
     world.fill({name: THEFTS[name] for name in harmless} | {"asks_the_checks": FORGERIES["asks_the_checks"]})
     said = world.check("--without-isolation", problem="as a test wants it")
     print(said.out, said.err)
     assert said.err.count("WITHOUT ISOLATION: as a test wants it.") == 2  # before and after the table
     answers = said.answers()
-    assert (world.folder / "marks.csv").read_text() == "all right", "deleted, then written through a link"
-    assert "rm -rf" in (world.folder / "home" / ".bashrc").read_text()
+    assert (world.folder / "marks.csv").read_text(encoding="utf-8") == "all right", (
+        "deleted, then written through a link"
+    )
+    assert "rm -rf" in (world.folder / "home" / ".bashrc").read_text(encoding="utf-8")
     assert len(world.visitors) == 3 and said.out.count(SECRET) == 5
     assert answers["zz_wrong"][0] == answers["00_right"][0] == "right", "another submission took its place"
     assert "got 'def optimizer_steps'" in said.out and "from helpers" not in said.err
@@ -660,9 +679,12 @@ def test_all_ends_with_the_program(world):
     world.fill({"ignores_signals": STALLS["ignores_signals"]})
     (world.folder / "submitted" / "00_right.ipynb").unlink()
     program = psutil.Popen(
-        world.command(), cwd=world.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        world.command(),
+        cwd=world.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}", "TMPDIR": str(world.folder)},
-    )  # fmt: skip
+    )
     until, started = time.monotonic() + 60, []
     while time.monotonic() < until and not any("exercise_runner.py" in " ".join(p.cmdline()[:5]) for p in started):
         time.sleep(0.1)

@@ -108,7 +108,7 @@ def test_first_start(course, capsys):
 def test_second_start_says_and_changes_nothing(course, capsys):
     start(course, capsys)
     change(course / "my-lessons" / LESSON, answer)
-    (course / "my-lessons" / "notes.ipynb").write_text("mine")
+    (course / "my-lessons" / "notes.ipynb").write_text("mine", encoding="utf-8")
     before = files(course / "my-lessons")
     assert start(course, capsys) == "" and files(course / "my-lessons") == before
 
@@ -178,7 +178,7 @@ def test_a_damaged_file_is_named_and_left_alone(course, capsys):
     start(course, capsys)
     copy, lesson = course / "my-lessons" / LESSON, course / "notebooks" / "01_first.ipynb"
     for path, text in ((copy, "<<<<<<< HEAD\n{}"), (lesson, '{"cells": [1]}')):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     before = files(course)
     said = start(course, capsys).splitlines()
     assert said[0].startswith("notebooks/01_first.ipynb is not a notebook that can be read.")
@@ -187,7 +187,7 @@ def test_a_damaged_file_is_named_and_left_alone(course, capsys):
         lab.main(["--fresh", "1"], course)
     assert files(course) == before
     start(course, capsys, "--fresh", "2")
-    assert (course / "my-lessons" / "02_small-mine-1.ipynb").read_text() == "<<<<<<< HEAD\n{}"
+    assert (course / "my-lessons" / "02_small-mine-1.ipynb").read_text(encoding="utf-8") == "<<<<<<< HEAD\n{}"
 
 
 @pytest.mark.parametrize("name", ["2", "02", "02_sm", f"notebooks/{LESSON}", f"my-lessons/{LESSON}"])
@@ -246,10 +246,10 @@ def test_killed_in_between(course, capsys, monkeypatch, killed_at):
 
 
 def test_a_folder_that_cannot_be_written(course, capsys, monkeypatch):
-    (course / "my-lessons").write_text("a file of somebody's")
+    (course / "my-lessons").write_text("a file of somebody's", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"^my-lessons: .*copy it to one, and start it there\.$"):
         lab.main(["--copy-only"], course)
-    assert (course / "my-lessons").read_text() == "a file of somebody's"
+    assert (course / "my-lessons").read_text(encoding="utf-8") == "a file of somebody's"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -334,7 +334,7 @@ def test_jupyterlab_opens_the_copy(copied):
     words += ["--IdentityProvider.token=secret"]
     command = [sys.executable, "-m", "helpers.lab", "--lesson", "02", *words]
     env = os.environ | {"JUPYTER_CONFIG_DIR": str(copied / "config"), "JUPYTER_DATA_DIR": str(copied / "data")}
-    with (copied / "log").open("w+") as log:
+    with (copied / "log").open("w+", encoding="utf-8") as log:
         server = subprocess.Popen(command, cwd=copied, env=env, stdout=log, stderr=log)
         try:
             address = f"http://127.0.0.1:{port}"
@@ -345,7 +345,9 @@ def test_jupyterlab_opens_the_copy(copied):
                     content = json.loads(get(f"{address}/api/contents/{lesson}?token=secret"))["content"]
                     break
                 except urllib.error.URLError:
-                    assert server.poll() is None and time.monotonic() < until, (copied / "log").read_text()
+                    assert server.poll() is None and time.monotonic() < until, (copied / "log").read_text(
+                        encoding="utf-8"
+                    )
                     time.sleep(0.1)
             assert all(cell.get("outputs", []) == [] for cell in content["cells"]) and len(content["cells"]) > 50
             with urllib.request.urlopen(f"{address}/?token=secret", timeout=10) as response:

@@ -11,9 +11,36 @@ from helpers.memory.families import FAMILIES
 
 SHAPE = {"per_device_train_batch_size": 4, "sequence_length": 32}
 NONSENSE = [
-    None, True, -1, 0, 5, 2.5, 10**9, 10**30, -(10**400), 1e308, float("nan"), float("inf"), "", "text", "12", b"8", [],
-    [1], [[]], {}, {"a": 1}, {0: "x"}, (), (1, 2), set(), object(), print, 1j, "\n\x1b[31m",
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    5,
+    2.5,
+    10**9,
+    10**30,
+    -(10**400),
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "text",
+    "12",
+    b"8",
+    [],
+    [1],
+    [[]],
+    {},
+    {"a": 1},
+    {0: "x"},
+    (),
+    (1, 2),
+    set(),
+    object(),
+    print,
+    1j,
+    "\n\x1b[31m",
+]
 
 
 def valid_configs():
@@ -28,10 +55,24 @@ def valid_configs():
 
 
 EXTRA_KEYS = (
-    "id2label", "num_labels", "head_dim", "sliding_window", "layer_types", "tie_word_embeddings", "attention_bias",
-    "attention_dropout", "hidden_dropout_prob", "embedding_size", "local_attention", "hidden_act", "dtype",
-    "final_logit_softcapping", "type_vocab_size", "max_relative_positions", "name_or_path",
-)  # fmt: skip
+    "id2label",
+    "num_labels",
+    "head_dim",
+    "sliding_window",
+    "layer_types",
+    "tie_word_embeddings",
+    "attention_bias",
+    "attention_dropout",
+    "hidden_dropout_prob",
+    "embedding_size",
+    "local_attention",
+    "hidden_act",
+    "dtype",
+    "final_logit_softcapping",
+    "type_vocab_size",
+    "max_relative_positions",
+    "name_or_path",
+)
 
 
 def broken(draw, configs):
@@ -43,9 +84,22 @@ def broken(draw, configs):
         else:
             config[key] = draw.choice(NONSENSE)
     if draw.random() < 0.3:
-        names = ("per_device_train_batch_size", "sequence_length", "task", "precision", "attn_implementation", "optim",
-                 "activation_checkpointing", "method", "lora_rank", "lora_target_modules", "num_gpus", "sharding",
-                 "padded", "device")  # fmt: skip
+        names = (
+            "per_device_train_batch_size",
+            "sequence_length",
+            "task",
+            "precision",
+            "attn_implementation",
+            "optim",
+            "activation_checkpointing",
+            "method",
+            "lora_rank",
+            "lora_target_modules",
+            "num_gpus",
+            "sharding",
+            "padded",
+            "device",
+        )
         settings[draw.choice(names)] = draw.choice(NONSENSE)
     return config, settings
 
@@ -81,8 +135,10 @@ def test_two_thousand_broken_configs():
     ],
 )
 def test_nonsense_is_named(change, message):
-    for function in (estimate, lambda config, **_: estimate_evaluation(config, rows=5, per_device_eval_batch_size=2,
-                                                                       sequence_length=8)):  # fmt: skip
+    for function in (
+        estimate,
+        lambda config, **_: estimate_evaluation(config, rows=5, per_device_eval_batch_size=2, sequence_length=8),
+    ):
         with pytest.raises(ValueError, match=message):
             function(GPT2 | change, **SHAPE)
 
@@ -96,7 +152,7 @@ def test_a_config_file_that_is_none(tmp_path, text):
 
 
 def test_a_config_that_holds_other_things_than_a_table(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(GPT2 | {"id2label": {}}))
+    (tmp_path / "config.json").write_text(json.dumps(GPT2 | {"id2label": {}}), encoding="utf-8")
     assert read_config(tmp_path).num_labels == 2
     for config in (None, 5, 2.5, [], object()):
         with pytest.raises(ValueError, match="config must be a name"):

@@ -71,7 +71,7 @@ def test_one_missing_tensor_is_refused_by_name(checkpoint):
 def test_another_width_is_refused_with_both_shapes(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     name = "n_embd" if "n_embd" in config else "dim" if "dim" in config else "hidden_size"
-    (checkpoint / "config.json").write_text(json.dumps(config | {name: 64}))
+    (checkpoint / "config.json").write_text(json.dumps(config | {name: 64}), encoding="utf-8")
     with pytest.raises(InputError, match=r"\(128,\) instead of \(64,\)"):
         load(checkpoint)
 
@@ -88,7 +88,7 @@ def test_whatever_it_is_stored_in_it_is_trained_in_float32(checkpoint, stored):
 
     change(checkpoint, lambda weights: {key: value.to(getattr(torch, stored)) for key, value in weights.items()})
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    (checkpoint / "config.json").write_text(json.dumps(config | {"dtype": stored}))
+    (checkpoint / "config.json").write_text(json.dumps(config | {"dtype": stored}), encoding="utf-8")
     model = load(checkpoint).model
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert {p.dtype for p in load(checkpoint, dtype=torch.bfloat16).model.parameters()} == {torch.bfloat16}
@@ -98,13 +98,15 @@ def test_pickled_weights_and_remote_code_are_not_run(checkpoint):
     ran = checkpoint / "ran"
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     evil = {"AutoModelForSequenceClassification": "evil.Model", "AutoConfig": "evil.Config"}
-    (checkpoint / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nModel = Config = object\n")
-    (checkpoint / "config.json").write_text(json.dumps(config | {"auto_map": evil}))
+    (checkpoint / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nModel = Config = object\n", encoding="utf-8")
+    (checkpoint / "config.json").write_text(json.dumps(config | {"auto_map": evil}), encoding="utf-8")
     load(checkpoint)
-    (checkpoint / "config.json").write_text(json.dumps(config | {"auto_map": evil, "model_type": "unheard-of"}))
+    (checkpoint / "config.json").write_text(
+        json.dumps(config | {"auto_map": evil, "model_type": "unheard-of"}), encoding="utf-8"
+    )
     with pytest.raises(ValueError):
         load(checkpoint)
-    (checkpoint / "config.json").write_text(json.dumps(config))
+    (checkpoint / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
     with pytest.raises(InputError, match="safetensors"):
         load(checkpoint)

@@ -32,11 +32,11 @@ def profile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile")
     small = "[mrpc]\nmax_train_samples = 160\nmax_eval_samples = 50\nper_device_eval_batch_size = 8\n"
     model = shutil.copytree(ROOT / "data" / "models" / "bert", folder / "bert")
-    config = json.loads((model / "config.json").read_text())
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    (model / "config.json").write_text(json.dumps(config))
-    (folder / "dropout.toml").write_text(f'inherits = "reduced"\n{small}checkpoint = "{model}"\n')
-    (folder / "small.toml").write_text(f'inherits = "reduced"\n{small}')
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "dropout.toml").write_text(f'inherits = "reduced"\n{small}checkpoint = "{model}"\n', encoding="utf-8")
+    (folder / "small.toml").write_text(f'inherits = "reduced"\n{small}', encoding="utf-8")
     return folder / "small.toml"
 
 
@@ -52,7 +52,7 @@ class Run(program_run.Run):
 
     @property
     def results(self) -> dict:
-        return json.loads((self.folder / "results.json").read_text())
+        return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
 
     @property
     def weights(self) -> bytes:
@@ -98,7 +98,7 @@ def test_accumulation_is_the_whole_batch(profile, alone, tmp_path):
 def test_accumulation_counts_rows(alone, tmp_path, profile):
     """156 rows: the last step of an epoch is a batch of 8 and one of 4, which 12 at once must equal."""
     uneven = tmp_path / "uneven.toml"
-    uneven.write_text(f'inherits = "{profile}"\n[mrpc]\nmax_train_samples = 156\n')
+    uneven.write_text(f'inherits = "{profile}"\n[mrpc]\nmax_train_samples = 156\n', encoding="utf-8")
     halves = ("--per-device-train-batch-size", 8, "--gradient-accumulation-steps", 2)
     whole, parts = Run(uneven, tmp_path / "whole"), Run(uneven, tmp_path / "parts", *halves)
     whole, parts = whole.finish().results, parts.finish().results
@@ -112,7 +112,7 @@ def test_two_processes_and_one_bar(profile, alone, tmp_path):
     run = start(*words, "--per-device-train-batch-size", 8)
     printed, errors = run.communicate(timeout=300)
     assert (run.returncode, errors) == (0, "")
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["processes"] == 2 and results["kind"] == "DDP"
     assert largest_difference(results, alone) < 1e-5
     assert results["epochs"] == alone["epochs"]  # 50 rows in batches of 8 on two processes: none counts twice
@@ -140,7 +140,7 @@ def test_killed_process_is_named_and_the_run_resumes(profile, alone, tmp_path):
     resumed = start(*words, "--resume")
     printed, errors = resumed.communicate(timeout=300)
     assert (resumed.returncode, errors) == (0, "") and "FSDP2, from step" in printed
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert largest_difference(results, alone) < 1e-5 and results["epochs"] == alone["epochs"]
     for part, whole in alone["memory"][0].items():
         assert all(0.45 < memory[part] / whole < 0.55 for memory in results["memory"]), part
@@ -258,7 +258,9 @@ def refusal(monkeypatch, capsys, *words):
 
 def changed(tmp_path, name, **changes):
     file = tmp_path / name
-    file.write_text(yaml.safe_dump(yaml.safe_load((LAUNCH / name).read_text()) | changes))
+    file.write_text(
+        yaml.safe_dump(yaml.safe_load((LAUNCH / name).read_text(encoding="utf-8")) | changes), encoding="utf-8"
+    )
     return file
 
 
@@ -270,7 +272,7 @@ def test_launch_file_asks_for_what_is_not_here(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     on_gpus = tmp_path / "gpus.toml"
-    on_gpus.write_text('inherits = "reduced"\nuse_cpu = false\n')
+    on_gpus.write_text('inherits = "reduced"\nuse_cpu = false\n', encoding="utf-8")
     assert "ddp.yaml asks for 2 GPUs on this machine, which has 1; for CPUs take a *_cpu.yaml" in said(
         LAUNCH / "ddp.yaml", "--profile", on_gpus
     )
@@ -298,7 +300,7 @@ def test_port_is_taken(monkeypatch, capsys, tmp_path):
 def test_a_checkpoint_that_is_none_is_told(monkeypatch, capsys, tmp_path, profile):
     broken = tmp_path / "broken.toml"
     (tmp_path / "bert").mkdir()
-    broken.write_text(f'inherits = "{profile}"\n[mrpc]\ncheckpoint = "{tmp_path / "bert"}"\n')
+    broken.write_text(f'inherits = "{profile}"\n[mrpc]\ncheckpoint = "{tmp_path / "bert"}"\n', encoding="utf-8")
     assert f"{tmp_path / 'bert'} cannot be loaded" in Run(broken, tmp_path / "out").refusal()
 
 
@@ -311,7 +313,7 @@ def test_failure_in_training_is_one_line_with_the_traceback_kept(tmp_path, profi
     run = Run(profile, tmp_path / "out", change=(fail,))
     said = run.refusal()
     assert "KeyError: " in said and "traceback-0.txt" in said
-    assert "Traceback" in (tmp_path / "out" / "traceback-0.txt").read_text()
+    assert "Traceback" in (tmp_path / "out" / "traceback-0.txt").read_text(encoding="utf-8")
 
 
 def test_first_failure_is_told():
@@ -374,7 +376,7 @@ def test_zero2(profile, alone, tmp_path):
         run = start(*words, "--per-device-train-batch-size", 8)
         _, errors = run.communicate(timeout=900)
         assert (run.returncode, errors) == (0, "")
-        results = json.loads((folder / "results.json").read_text())
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         assert largest_difference(results, alone) < 1e-5
         (folder / "results.json").unlink()  # the second time it goes on from the checkpoint before the last
         shutil.rmtree(checkpoints(folder)[-1])
@@ -399,5 +401,5 @@ def test_two_machines_on_loopback(profile, alone, tmp_path, launcher):
         }
         machines.append(subprocess.Popen([sys.executable, *command[launcher], *words], env=env))
     assert [machine.wait(600) for machine in machines] == [0, 0]
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert results["processes"] == 2 and largest_difference(results, alone) < 1e-5

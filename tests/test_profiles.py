@@ -305,7 +305,9 @@ def test_a_metric_that_is_a_link_out_of_the_folder_is_refused(write, tmp_path, m
 
 def test_a_checkpoint_that_brings_a_program_is_refused(write, tmp_path):
     (tmp_path / "evil").mkdir()
-    (tmp_path / "evil" / "config.json").write_text('{"model_type": "gpt2", "auto_map": {"AutoModel": "evil.Model"}}')
+    (tmp_path / "evil" / "config.json").write_text(
+        '{"model_type": "gpt2", "auto_map": {"AutoModel": "evil.Model"}}', encoding="utf-8"
+    )
     mine = load_profile(write('inherits = "reduced"\n[imdb]\ncheckpoint = "./evil"\n'))
     with pytest.raises(ProfileError, match=r"\[imdb\] checkpoint: .*evil wants to run program code of its own"):
         mine.imdb  # noqa: B018

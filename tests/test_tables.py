@@ -206,7 +206,9 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def test_a_file_that_the_system_does_not_give(tmp_path, monkeypatch):
     path = put(tmp_path, "a.csv", csv_bytes())
-    monkeypatch.setattr(table_files, "read_csv", lambda *_: path.joinpath("below").open())  # root may read any file
+    monkeypatch.setattr(
+        table_files, "read_csv", lambda *_: path.joinpath("below").open(encoding="utf-8")
+    )  # root may read any file
     with pytest.raises(InputError, match=r"a\.csv: Not a directory .*; check the file and its rights"):
         read_table(path)
 
@@ -727,7 +729,7 @@ def test_what_a_kill_leaves_the_next_run_removes_and_nothing_else(tmp_path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     foreign = temporary / f"{scratch.PREFIX}notes"  # it has such a name, but no mark of ours
     foreign.mkdir()
-    (foreign / "thesis.txt").write_text("mine")
+    (foreign / "thesis.txt").write_text("mine", encoding="utf-8")
     linked = temporary / f"{scratch.PREFIX}link"
     linked.symlink_to(tmp_path)
 
@@ -740,5 +742,5 @@ def test_what_a_kill_leaves_the_next_run_removes_and_nothing_else(tmp_path, monk
     assert not abandoned.exists()
     assert first.dataset["text"] == second.dataset["text"] == [text for text, _ in GOOD]
     assert Path(first.dataset.cache_files[0]["filename"]).exists(), "it is in use"
-    assert (foreign / "thesis.txt").read_text() == "mine"
+    assert (foreign / "thesis.txt").read_text(encoding="utf-8") == "mine"
     assert linked.is_symlink() and path.exists()

@@ -132,7 +132,7 @@ def enter_namespaces() -> None:
 
 
 def write(path: str, text: str, new: bool = False) -> None:
-    with open(path, "x" if new else "w") as file:
+    with open(path, "x" if new else "w", encoding="utf-8") as file:
         file.write(text)
 
 

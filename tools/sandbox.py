@@ -168,9 +168,15 @@ class Sandbox:
         steps = steps_to_show(self.hidden) if self.isolated else []
         limits = self.limits
         plan = Plan(
-            command, self._environment(), self.isolated, self.folder.name, steps, limits.scratch,
-            limits.address_space, limits.processes,
-        )  # fmt: skip
+            command,
+            self._environment(),
+            self.isolated,
+            self.folder.name,
+            steps,
+            limits.scratch,
+            limits.address_space,
+            limits.processes,
+        )
         return [sys.executable, "-I", "-S", str(TOOLS / "isolation.py"), json.dumps(plan._asdict())]
 
     def _environment(self) -> dict[str, str]:
