@@ -259,8 +259,8 @@ def loop(run: Run, resumed: bool, signals: StopSignals) -> None:
 
     accelerator, progress, options = run.accelerator, run.progress, run.options
     stop = SharedStop(accelerator, signals)
-    bar = tqdm(total=run.num_steps, initial=progress.step, file=sys.stdout, disable=not accelerator.is_main_process,
-               mininterval=1)  # fmt: skip
+    shown = {"file": sys.stdout, "mininterval": 1, "disable": not accelerator.is_main_process}
+    bar = tqdm(total=run.num_steps, initial=progress.step, **shown)
     while progress.step < run.num_steps:
         for group in read_epoch(run, resumed):
             take_step(run, group)

@@ -302,9 +302,8 @@ def loop(run: Run, log: Log, signals: StopSignals) -> None:
     stop, read = SharedStop(accelerator, signals), batches(run)
     every = (options.logging_steps, options.eval_steps, options.save_steps)
     run.training.model.train()
-    bar = tqdm(total=recipe.max_steps, initial=run.step, unit="step", disable=not accelerator.is_main_process,
-               dynamic_ncols=True)  # fmt: skip
-    with bar:
+    shown = {"unit": "step", "dynamic_ncols": True, "disable": not accelerator.is_main_process}
+    with tqdm(total=recipe.max_steps, initial=run.step, **shown) as bar:
         while run.step < recipe.max_steps:
             mine, run.position = next(read)
             run.schedule.set(run.step)

@@ -28,21 +28,31 @@ def plan(config: GPT2Config, recipe: Recipe, length: int, accelerator: Accelerat
     tokens, device = recipe.max_steps * step_tokens, "cuda" if accelerator.device.type == "cuda" else "cpu"
     precision = "bf16" if recipe.mixed_precision == "bf16" else "fp32"
     memory = estimate(
-        config, per_device_train_batch_size=rows, sequence_length=length, task="causal-lm", precision=precision,
-        activation_checkpointing=recipe.activation_checkpointing, num_gpus=world, device=device,
+        config,
+        per_device_train_batch_size=rows,
+        sequence_length=length,
+        task="causal-lm",
+        precision=precision,
+        activation_checkpointing=recipe.activation_checkpointing,
+        num_gpus=world,
+        device=device,
         sharding={"FSDP": "fsdp", "DEEPSPEED": "zero2"}.get(accelerator.distributed_type.value, "ddp"),
         optim="muon" if recipe.optim == "muon" else "adamw_torch_fused",
         attn_implementation="eager" if (device, precision) == ("cpu", "bf16") else "sdpa",
-    )  # of Transformers' GPT-2; the head's loss in parts keeps less  # fmt: skip
+    )  # of Transformers' GPT-2; the head's loss in parts keeps less
     if memory.peak_bytes > 2 * (there := total_memory(accelerator.device)):
         raise InputError(
             f"it would take {memory.peak_gb:,.0f} GB of memory, there are {there / 1e9:,.0f}: take smaller numbers in "
             "--config-overrides, a smaller --per-device-train-batch-size or --sequence-length"
         )
     flops = training_flops(
-        a.matmul_parameters("causal-lm"), tokens, num_hidden_layers=a.num_hidden_layers,
-        hidden_size=a.hidden_size, sequence_length=length, activation_checkpointing=recipe.activation_checkpointing,
-    )  # fmt: skip
+        a.matmul_parameters("causal-lm"),
+        tokens,
+        num_hidden_layers=a.num_hidden_layers,
+        hidden_size=a.hidden_size,
+        sequence_length=length,
+        activation_checkpointing=recipe.activation_checkpointing,
+    )
     speed = calibrate(width=a.hidden_size, tokens=rows * length, precision=precision, device=device)
     shared = world if device == "cuda" else 1  # processes on one CPU share its cores
     return (

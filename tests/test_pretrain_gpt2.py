@@ -30,10 +30,16 @@ from takehome.tokens import Position, TokenStream  # noqa: E402
 
 CORPUS = str(ROOT / "data" / "openwebtext")
 TINY = [
-    "--config-overrides=n_layer=2,n_embd=32,n_head=2", "--sequence-length=32", "--per-device-train-batch-size=4",
-    "--max-steps=24", "--eval-steps=12", "--save-steps=3", "--logging-steps=1", "--validation-documents=20",
+    "--config-overrides=n_layer=2,n_embd=32,n_head=2",
+    "--sequence-length=32",
+    "--per-device-train-batch-size=4",
+    "--max-steps=24",
+    "--eval-steps=12",
+    "--save-steps=3",
+    "--logging-steps=1",
+    "--validation-documents=20",
     "--shuffle-buffer=50",
-]  # fmt: skip
+]
 
 
 def installed(package: str) -> bool:

@@ -15,10 +15,16 @@ from takehome.errors import InputError
 from takehome.runs import open_run
 
 PRETRAINING = [
-    "--config-overrides=n_layer=2,n_embd=32,n_head=2", "--sequence-length=32", "--per-device-train-batch-size=2",
-    "--max-steps=30", "--eval-steps=30", "--save-steps=3", "--logging-steps=1", "--validation-documents=20",
+    "--config-overrides=n_layer=2,n_embd=32,n_head=2",
+    "--sequence-length=32",
+    "--per-device-train-batch-size=2",
+    "--max-steps=30",
+    "--eval-steps=30",
+    "--save-steps=3",
+    "--logging-steps=1",
+    "--validation-documents=20",
     "--shuffle-buffer=50",
-]  # fmt: skip
+]
 KINDS = {"pretrain_gpt2": "pretraining run", "mrpc_accelerate": "MRPC run"}
 
 
@@ -111,10 +117,17 @@ def test_from_the_checkpoint_before_it_comes_to_the_same_end(interrupted):
 # --- Made by a stranger, so that the digests agree -----------------------------------------------
 
 UNPICKLED_BY_ACCELERATE = [
-    "random_states_0.pkl", "custom_checkpoint_0.pkl", "optimizer.bin", "scheduler.bin", "scaler.pt", "sampler.bin",
-    "pytorch_model.bin", "pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata",
+    "random_states_0.pkl",
+    "custom_checkpoint_0.pkl",
+    "optimizer.bin",
+    "scheduler.bin",
+    "scaler.pt",
+    "sampler.bin",
+    "pytorch_model.bin",
+    "pytorch_model_fsdp_0/.metadata",
+    "optimizer_0/.metadata",
     "pytorch_model/mp_rank_00_model_states.pt",
-]  # fmt: skip
+]
 
 
 def reseal(folder: Path) -> None:

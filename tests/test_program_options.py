@@ -110,8 +110,15 @@ def places(folder: Path) -> dict[str, Path]:
     for name in ("checkpoint-3", "model", "model.old", "checkpoint-best"):
         (folder / "models" / name).mkdir(parents=True)
         (folder / "models" / name / "weights").write_text("mine")
-    return {"/": Path("/"), "file": folder / "file", "below a file": folder / "file" / "below", "full": folder / "full",
-            "link": folder / "link", "models": folder / "models", "system": Path("/proc/nowhere")}  # fmt: skip
+    return {
+        "/": Path("/"),
+        "file": folder / "file",
+        "below a file": folder / "file" / "below",
+        "full": folder / "full",
+        "link": folder / "link",
+        "models": folder / "models",
+        "system": Path("/proc/nowhere"),
+    }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="other paths")
