@@ -8,7 +8,6 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -172,6 +171,7 @@ def test_trace_refuses_nonsense_too(config, change, message):
 
 
 def test_estimate_and_trace_share_their_settings():
+    assert list(inspect.signature(memory.estimate_evaluation).parameters)[1] == "rows"
     for function in (estimate, trace):
         _, *shown = inspect.signature(function).parameters.values()
         assert [parameter.name for parameter in shown] == [field.name for field in dataclasses.fields(memory.Settings)]
@@ -257,6 +257,16 @@ def test_estimate_against_traces_of_random_settings():
         errors.append(abs(estimate(config, **settings).peak_bytes / trace(config, **settings).peak_bytes - 1))
     assert statistics.median(errors) < 0.01
     assert max(errors) < 0.07
+
+
+def test_autocast_keeps_its_copies_until_the_forward_pass_ends():
+    """With checkpointing the graph keeps none of them; they were not counted, and Qwen2.5-1.5B was 4.9 % low."""
+    deep = QWEN2 | {"num_hidden_layers": 4, "intermediate_size": 1400, "vocab_size": 6000}
+    settings = {"precision": "bf16", "activation_checkpointing": True, "optim": "sgd"}
+    predicted, traced = estimate(deep, **SHAPE, **settings), trace(deep, **SHAPE, **settings)
+    assert predicted.peak_bytes == pytest.approx(traced.peak_bytes, rel=0.02)
+    assert predicted.peak_instant == "loss" and traced.phases["forward"] == traced.peak_bytes
+    assert predicted.parts["weights in half precision"] == pytest.approx(predicted.weights / 2, rel=0.02)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -351,63 +361,3 @@ def test_an_architecture_without_a_closed_form_is_traced():
     assert predicted.optimizer_state == pytest.approx(2 * predicted.gradients, rel=0.001)
     assert predicted.parameters == predicted.trainable_parameters == traced.parameters
     assert sum(predicted.parts.values()) == predicted.peak_bytes
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What people see
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_limits_of_a_gpu_figure_are_said():
-    assert memory.NOT_SEEN in str(estimate("gpt2", **SHAPE))
-    assert memory.NOT_SEEN not in str(estimate("gpt2", **SHAPE, device="cpu"))
-    assert memory.NOT_SEEN in str(trace(GPT2 | {"n_layer": 1}, **SHAPE))
-    assert memory.NOT_SEEN in str(memory.Measurement(10**9, 1.0, "cuda"))
-    assert memory.NOT_SEEN not in str(memory.Measurement(10**9, 1.0, "cpu"))
-
-
-def test_plot_stacks_the_parts_of_each_instant():
-    import matplotlib
-
-    matplotlib.use("agg")
-    predicted = estimate("gpt2", **SHAPE)
-    axes = predicted.plot()
-    assert axes.get_title() == predicted.title
-    right = max(bar.get_x() + bar.get_width() for bar in axes.patches)
-    assert right * 1e9 == pytest.approx(predicted.peak_bytes)
-    assert predicted.plot(axes) is axes
-
-
-def test_command_line(capsys):
-    assert memory.main(["gpt2", "--batch-size", "8", "--sequence-length", "512", "--precision", "bf16"]) == 0
-    printed = capsys.readouterr().out
-    peak = estimate("gpt2", per_device_train_batch_size=8, sequence_length=512, precision="bf16").peak_gb
-    assert f"peak {peak:.2f} GB" in printed
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["gpt2"],
-        ["gpt5", "--batch-size", "8", "--sequence-length", "512"],
-        ["gpt2", "--batch-size", "-8", "--sequence-length", "512"],
-        ["gpt2", "--batch-size", "many", "--sequence-length", "512"],
-        ["gpt2", "--batch-size", "8", "--sequence-length", "512", "--optim", "adamm"],
-    ],
-)
-def test_command_line_errors_are_one_line(arguments):
-    with pytest.raises(SystemExit) as stopped:
-        memory.main(arguments)
-    assert "\n" not in stopped.value.code
-    assert stopped.value.code.startswith("python -m helpers.memory: ")
-
-
-def test_estimates_are_quick_enough_for_a_slider():
-    """Twenty of a model of 7 billion parameters are quicker than one trace of a tiny one."""
-    trace(GPT2, **SHAPE)  # imports
-    start = time.process_time()
-    trace(GPT2, **SHAPE)
-    traced = time.process_time()
-    for batch_size in range(1, 21):
-        estimate("llama-7b", per_device_train_batch_size=batch_size, sequence_length=512)
-    assert time.process_time() - traced < traced - start

@@ -1,5 +1,6 @@
 """The architectures that people fine-tune: the closed form against the trace, or the trace in its place."""
 
+import functools
 import random
 import statistics
 
@@ -47,17 +48,24 @@ def test_parameters_agree_with_transformers(name):
         assert architecture.parameters(task) == sum(p.numel() for p in model.parameters()), task
 
 
-def test_the_closed_form_agrees_with_the_trace():
-    """Each family with settings that a seed chose; the table `architectures` has all of them."""
-    draw, errors = random.Random(20), {}
-    for name in KNOWN:
-        said = draw.choice([said for said in ARCHITECTURE_SETTINGS if said != "8-bit optimizer"])
-        settings = ARCHITECTURE_SETTINGS[said] | {"device": draw.choice(["cpu", "cuda"])}
-        predicted, traced = estimate(shallow(name), **SHAPE, **settings), trace(shallow(name), **SHAPE, **settings)
-        assert predicted.source == "closed form" and predicted.parameters == traced.parameters
-        errors[name, said] = abs(predicted.peak_bytes / traced.peak_bytes - 1)
-    assert statistics.median(errors.values()) < 0.01, errors
-    assert max(errors.values()) < 0.07, errors
+@functools.cache
+def error(name):
+    """Relative error of the closed form, with settings that a seed chose; the table `architectures` has all of them."""
+    draw = random.Random(name)
+    said = draw.choice([said for said in ARCHITECTURE_SETTINGS if said != "8-bit optimizer"])
+    settings = ARCHITECTURE_SETTINGS[said] | {"device": draw.choice(["cpu", "cuda"])}
+    predicted, traced = estimate(shallow(name), **SHAPE, **settings), trace(shallow(name), **SHAPE, **settings)
+    assert predicted.source == "closed form" and predicted.parameters == traced.parameters
+    return abs(predicted.peak_bytes / traced.peak_bytes - 1)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_closed_form_agrees_with_the_trace(name):
+    assert error(name) < 0.07
+
+
+def test_half_of_the_closed_forms_are_within_one_percent():
+    assert statistics.median(map(error, KNOWN)) < 0.01
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from helpers.memory.settings import (
     check_choice,
     check_count,
     check_switch,
+    takes,
 )
 
 _LONG = 8  # bytes of a label or of an argmax
@@ -111,6 +112,7 @@ class EvaluationSettings:
         return not (self.prediction_loss_only or self.batch_eval_metrics)
 
 
+@takes(EvaluationSettings)
 def estimate_evaluation(config, **settings) -> EvaluationEstimate:
     """Predicts the peak memory of `Trainer.evaluate()`.
 

@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from helpers.memory.closed_form import closed_form
 from helpers.memory.reading import NoClosedForm, check_fit, config_values, read_config, stored_dtype
 from helpers.memory.report import MemoryEstimate
-from helpers.memory.settings import Settings, takes_settings
+from helpers.memory.settings import Settings, takes
 from helpers.memory.tracing import trace_with
 
 
-@takes_settings
+@takes(Settings)
 def estimate(config, **settings) -> MemoryEstimate:
     """Predicts the peak memory of a training step, for one device.
 

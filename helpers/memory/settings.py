@@ -151,11 +151,15 @@ class Settings:
         return self.device == "cuda"
 
 
-def takes_settings(function):
-    """Shows the settings, with their defaults, in the signature of a function that is called with `**settings`."""
-    first, *_ = inspect.signature(function).parameters.values()
-    settings = inspect.signature(Settings).parameters.values()
-    annotations = {field.name: field.type for field in fields(Settings)}
-    shown = [parameter.replace(annotation=annotations[parameter.name]) for parameter in settings]
-    function.__signature__ = inspect.signature(function).replace(parameters=[first, *shown])
-    return function
+def takes(settings):
+    """Shows the fields of a settings class, with their defaults, in the signature of a function called with them."""
+
+    def with_signature(function):
+        first, *_ = inspect.signature(function).parameters.values()
+        annotations = {field.name: field.type for field in fields(settings)}
+        shown = inspect.signature(settings).parameters.values()
+        shown = [parameter.replace(annotation=annotations[parameter.name]) for parameter in shown]
+        function.__signature__ = inspect.signature(function).replace(parameters=[first, *shown])
+        return function
+
+    return with_signature

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from helpers.memory.building import build_batch, build_model, build_optimizers, training_step
 from helpers.memory.reading import NoClosedForm, check_any_sizes, check_fit, config_values, model_name, read_config
 from helpers.memory.report import NOT_SEEN, size_text
-from helpers.memory.settings import Settings, takes_settings
+from helpers.memory.settings import Settings, takes
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Trace:
         return "\n".join([*lines, *self.notes])
 
 
-@takes_settings
+@takes(Settings)
 def trace(model, **settings) -> Trace:
     """Finds the exact peak of a training step by running two steps on fake tensors: sizes without memory.
 
