@@ -30,6 +30,13 @@ def finished(tmp_path_factory, small) -> Run:
 
 
 @pytest.fixture(scope="module")
+def early(tmp_path_factory, small) -> tuple[Run, float]:
+    """A run that stops early, and the seconds that it took."""
+    run = Run(tmp_path_factory.mktemp("early") / "model", small, *EARLY)
+    return run, finish_in(run)
+
+
+@pytest.fixture(scope="module")
 def stopped(tmp_path_factory, small) -> Path:
     """The folder of a run that was killed after its third checkpoint; the second is there, and the best, the first."""
     run = Run(tmp_path_factory.mktemp("stopped") / "model", small, *SHORT, slow=0.3)
@@ -84,7 +91,7 @@ def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(finished, smal
 
 
 @posix
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
 def test_other_signals_are_like_ctrl_c(name, small, tmp_path):
     run = Run(tmp_path / "model", small, *SHORT, slow=0.2)
     run.wait(until=lambda: "step 4" in run.text)
@@ -131,8 +138,8 @@ def evaluations(run: Run) -> list[int]:
     return [entry["step"] for entry in run.metrics["log_history"] if "eval_loss" in entry]
 
 
-def test_killed_after_early_stopping_had_decided(small, tmp_path):
-    whole = Run(tmp_path / "whole", small, *EARLY).finish()
+def test_killed_after_early_stopping_had_decided(early, small, tmp_path):
+    whole, _ = early
     steps = whole.metrics["measured"]["steps"]
     assert steps < whole.metrics["predicted"]["steps"]
     run = Run(tmp_path / "model", small, *EARLY)
@@ -151,18 +158,19 @@ def finish_in(whole: Run) -> float:
     return time.monotonic() - begin
 
 
-def kill_often(whole: Run, seconds: float, small: Path, options, times: int, rng: random.Random) -> tuple[int, bool]:
+def kill_often(
+    whole: Run, seconds: float, small: Path, options, output: Path, times: int, rng: random.Random
+) -> tuple[int, bool]:
     """Kills a run at random moments, and starts it again, until it ends; how often, and whether it is the same.
 
     Args:
         whole: the same run without a kill.
         seconds: that it took.
-        small, options: of the run.
+        small, options, output: of the run.
         times: kills at most.
         rng: draws the moments.
     """
-    output, killed = whole.output.with_name("often"), 0
-    run = Run(output, small, *options)
+    killed, run = 0, Run(output, small, *options)
     while killed < times:
         run.process.join(rng.uniform(0, seconds))
         if not run.process.is_alive():
@@ -182,10 +190,9 @@ def kill_often(whole: Run, seconds: float, small: Path, options, times: int, rng
     return killed, same
 
 
-def test_killed_at_random_moments_it_is_the_same_run(small, tmp_path):
-    whole = Run(tmp_path / "whole", small, *EARLY)
-    seconds = finish_in(whole)
-    assert kill_often(whole, seconds, small, EARLY, 3, random.Random(0))[1]
+def test_killed_at_random_moments_it_is_the_same_run(early, small, tmp_path):
+    whole, seconds = early
+    assert kill_often(whole, seconds, small, EARLY, tmp_path / "model", 3, random.Random(0))[1]
 
 
 @pytest.mark.slow
@@ -194,7 +201,7 @@ def test_twenty_kills(options, small, tmp_path):
     whole, killed, rng = Run(tmp_path / "whole", small, *options), 0, random.Random(1)
     seconds = finish_in(whole)
     while killed < 20:
-        more, same = kill_often(whole, seconds, small, options, 4, rng)
+        more, same = kill_often(whole, seconds, small, options, tmp_path / "model", 4, rng)
         killed += more
         print(f"{killed} kills, identical: {same}", flush=True)
         assert same
