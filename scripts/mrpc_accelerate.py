@@ -212,10 +212,8 @@ def begin(options: Options, profile: Profile) -> Run:
     steps_per_epoch = math.ceil(len(train_loader) / accumulation)
     num_steps = options.max_steps or math.ceil(steps_per_epoch * settings.num_train_epochs)
     training = Training(accelerator, model, [optimizer])
-    return Run(
-        options, settings, training, tokenizer, prepared, train_loader, eval_loader, order, rows, num_steps,
-        steps_per_epoch,
-    )  # fmt: skip
+    data = (tokenizer, prepared, train_loader, eval_loader, order, rows)
+    return Run(options, settings, training, *data, num_steps, steps_per_epoch)
 
 
 # --- Training ------------------------------------------------------------------------------------

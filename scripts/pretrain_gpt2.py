@@ -258,10 +258,8 @@ def begin(options: Options) -> Run:
         "num_shards": stream.num_shards,
         "tokenizer": zlib.crc32(tokenizer.backend_tokenizer.to_str().encode()),
     }
-    return Run(
-        options, Training(accelerator, model, optimizers), prepared, tokenizer, config, stream, validation,
-        Schedule(recipe, optimizers), configuration,
-    )  # fmt: skip
+    training, schedule = Training(accelerator, model, optimizers), Schedule(recipe, optimizers)
+    return Run(options, training, prepared, tokenizer, config, stream, validation, schedule, configuration)
 
 
 # --- Training ------------------------------------------------------------------------------------

@@ -116,10 +116,17 @@ def test_what_is_not_decided_yet_is_no_other_run():
 def test_it_says_what_it_found_and_what_it_will_take_before_it_trains(finished):
     text = finished.text
     before = text[: text.index("step 4")]
-    for told in ("160 rows; texts in 'text', labels in 'label'", "6: ", "train 128, validation 16, test 16",
-                 "--max-length 64 (as told)", "learning rate 0.001, the default for a width of 128",
-                 "class weights", "16 steps of 16 rows, 2 epochs; validation every 4", "GB for the longest step",
-                 "from 3 timed steps"):  # fmt: skip
+    for told in (
+        "160 rows; texts in 'text', labels in 'label'",
+        "6: ",
+        "train 128, validation 16, test 16",
+        "--max-length 64 (as told)",
+        "learning rate 0.001, the default for a width of 128",
+        "class weights",
+        "16 steps of 16 rows, 2 epochs; validation every 4",
+        "GB for the longest step",
+        "from 3 timed steps",
+    ):
         assert told in before, told
     assert "Traceback" not in text
     assert "Warning" not in text
@@ -132,8 +139,17 @@ def test_the_output_is_whole_and_says_what_the_model_does(finished, small):
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    files = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "metrics.json",
-             "curves.png", "confusion_matrix.png", "README.md", MARKER}  # fmt: skip
+    files = {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "metrics.json",
+        "curves.png",
+        "confusion_matrix.png",
+        "README.md",
+        MARKER,
+    }
     assert {path.name for path in finished.output.iterdir()} == files
     assert not finished.work.exists()
     metrics, names = finished.metrics, ["financial", "legal", "medical", "news", "personal", "technical"]
@@ -226,8 +242,10 @@ def test_bad_arguments_are_refused(arguments, expected, capsys, small, finished,
 
 
 def test_bad_data_is_refused_and_nothing_is_left(capsys, tmp_path):
-    few = write_csv(tmp_path / "few.csv", [["A text of one kind", "a"], ["Another text", "a"], ["A third one", "b"],
-                                           ["And a fourth", "b"]])  # fmt: skip
+    few = write_csv(
+        tmp_path / "few.csv",
+        [["A text of one kind", "a"], ["Another text", "a"], ["A third one", "b"], ["And a fourth", "b"]],
+    )
     one = write_csv(tmp_path / "one.csv", [[f"Text number {i}", "same"] for i in range(20)])
     for data, expected in ((few, "at least one label needs three"), (one, "one.csv")):
         line = refused(capsys, "--data", str(data), "--output-dir", str(tmp_path / "model"), "--checkpoint", MODEL)
@@ -287,7 +305,7 @@ def launch(output: Path, data, *arguments: str, command=()) -> tuple[str, int]:
     told = [*command, str(ROOT / "scripts/fine_tune.py"), "--data", str(data), "--output-dir", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     log = output.with_suffix(".log")
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, *told, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT
         )
@@ -341,7 +359,7 @@ def test_two_processes_stop_after_the_same_step(small, tmp_path):
     told = ["--data", str(small), "--output-dir", str(output), "--checkpoint", str(ROOT / "data/models/gpt2"), *SHORT]
     told += ["--per-device-train-batch-size=4"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen([sys.executable, *command, *told], env=environment, stdout=file, stderr=file)
         while "step 4 " not in log.read_text("utf-8"):
             assert process.poll() is None, log.read_text("utf-8")

@@ -128,7 +128,9 @@ def test_killed_while_it_writes_a_checkpoint(finished, small, tmp_path):
     run.process.kill()
     run.process.join()
     if (marker := read_marker(run.work / "checkpoint-8")) and marker.files is not None:  # it was quicker than we were
-        (run.work / "checkpoint-8" / MARKER).write_text(json.dumps({"kind": "checkpoint", "files": None}))
+        (run.work / "checkpoint-8" / MARKER).write_text(
+            json.dumps({"kind": "checkpoint", "files": None}), encoding="utf-8"
+        )
     run = Run(run.output, small, *SHORT).finish()
     assert "checkpoint-4" in run.text
     assert same_model(run, finished)
@@ -236,8 +238,18 @@ def pickled(path: Path) -> None:
 def test_each_file_of_a_checkpoint(spoil, damaged):
     newest, record = damaged / "checkpoint-12", json.loads((damaged / "checkpoint-12" / "run.json").read_text("utf-8"))
     names = sorted(path.name for path in newest.iterdir())
-    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "run.json",
-            "config.json", "tokenizer.json", "training_args.bin", MARKER} <= set(names)  # fmt: skip
+    assert {
+        "model.safetensors",
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "trainer_state.json",
+        "run.json",
+        "config.json",
+        "tokenizer.json",
+        "training_args.bin",
+        MARKER,
+    } <= set(names)
     for name in names:
         said, kept = [], (newest / name).read_bytes()
         spoil(newest / name)
@@ -270,7 +282,7 @@ def test_a_damaged_best_checkpoint(damaged):
 def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(overwrite, finished, small, damaged):
     flipped(damaged / "checkpoint-12" / "optimizer.pt")
     if overwrite:
-        (damaged / "checkpoint-8" / "trainer_state.json").write_text("{")
+        (damaged / "checkpoint-8" / "trainer_state.json").write_text("{", encoding="utf-8")
     run = Run(damaged.with_name("model"), small, *SHORT, *overwrite).finish()
     assert "checkpoint-12 is passed over: optimizer.pt was changed or damaged" in run.text
     assert f"resuming    {damaged}/checkpoint-{4 if overwrite else 8}" in run.text
@@ -304,8 +316,8 @@ def surround(folder: Path) -> dict[str, str]:
         "mine",
     ):
         (folder / name).mkdir(parents=True)
-        (folder / name / "weights").write_text("mine")
-    (folder / "model.csv").write_text("mine")
+        (folder / name / "weights").write_text("mine", encoding="utf-8")
+    (folder / "model.csv").write_text("mine", encoding="utf-8")
     (folder / "model.log").symlink_to(folder / "mine")
     return listing(folder)
 
@@ -321,7 +333,7 @@ def test_what_stands_beside_it_stays(small, tmp_path):
     run = Run(tmp_path / "model", small, *SHORT, slow=0.1)
     kill(run, 4)
     assert unchanged(tmp_path, before)
-    (run.work / "notes.txt").write_text("mine")
+    (run.work / "notes.txt").write_text("mine", encoding="utf-8")
     before |= {"model.unfinished/notes.txt": hashlib.sha256(b"mine").hexdigest()}
     if os.name != "nt":
         run = Run(run.output, small, *SHORT, slow=0.1)
@@ -338,7 +350,7 @@ def test_what_stands_beside_it_stays(small, tmp_path):
 
 def foreign_folder(path: Path) -> None:
     path.mkdir(parents=True)
-    (path / "notes.txt").write_text("mine")
+    (path / "notes.txt").write_text("mine", encoding="utf-8")
 
 
 def foreign_link(path: Path) -> None:
@@ -348,13 +360,13 @@ def foreign_link(path: Path) -> None:
 
 
 def foreign_file(path: Path) -> None:
-    path.write_text("mine")
+    path.write_text("mine", encoding="utf-8")
 
 
 def copied_marker(path: Path) -> None:
     """Somebody's folder of another kind, which has a marker."""
     claim(path, "evaluation")
-    (path / "notes.txt").write_text("mine")
+    (path / "notes.txt").write_text("mine", encoding="utf-8")
     seal(path)
 
 
@@ -389,7 +401,7 @@ def test_a_finished_model_that_somebody_worked_on_is_not_replaced(capsys, finish
     told = ["--data", str(small), "--output-dir", str(tmp_path / "model"), "--checkpoint", MODEL, "--overwrite"]
     for change in ("README.md", "notes.txt"):
         model = Path(shutil.copytree(finished.output, tmp_path / "model"))
-        with (model / change).open("a") as file:
+        with (model / change).open("a", encoding="utf-8") as file:
             file.write("mine")
         before = listing(tmp_path)
         assert change in refused(capsys, *told)
@@ -418,8 +430,10 @@ def test_a_place_that_was_taken_meanwhile(small, tmp_path):
 
 
 def test_labels_are_shown_without_their_terminal_codes(small, tmp_path):
-    rows = [[f"Text {i} of {'one' if i % 2 else 'another'} kind", ["good", "\x1b[31mbad\x1b]0;x\x07"][i % 2]]
-            for i in range(40)]  # fmt: skip
+    rows = [
+        [f"Text {i} of {'one' if i % 2 else 'another'} kind", ["good", "\x1b[31mbad\x1b]0;x\x07"][i % 2]]
+        for i in range(40)
+    ]
     run = Run(tmp_path / "model", write_csv(tmp_path / "a.csv", rows), "--max-steps=1").finish()
     assert "\\x1b[31mbad" in run.text and "\x1b[31m" not in run.text.replace("\x1b[A", "")
     assert "\x1b" not in (run.output / "README.md").read_text("utf-8")

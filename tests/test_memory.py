@@ -94,7 +94,7 @@ def test_parameters_agree_with_transformers(name, task):
 def test_config_can_be_a_name_a_directory_an_object_or_a_dict(tmp_path):
     from transformers import GPT2Config
 
-    (tmp_path / "config.json").write_text(json.dumps(GPT2))
+    (tmp_path / "config.json").write_text(json.dumps(GPT2), encoding="utf-8")
     peaks = {estimate(config, **SHAPE).peak_bytes for config in (GPT2, tmp_path, str(tmp_path), GPT2Config(**GPT2))}
     assert len(peaks) == 1
     for name in ("openai-community/gpt2", "GPT2"):
@@ -245,15 +245,25 @@ def test_estimate_against_traces_of_random_settings():
         width, layers = heads * draw.choice([16, 32]), draw.randint(1, 5)
         kind = draw.choice(["gpt2", "bert", "llama"])
         config = {"gpt2": GPT2 | {"n_embd": width, "n_head": heads, "n_layer": layers}}.get(
-            kind, (BERT if kind == "bert" else LLAMA) | {"hidden_size": width, "num_attention_heads": heads,
-            "num_hidden_layers": layers, "intermediate_size": 3 * width, "num_key_value_heads": heads // 2},
-        )  # fmt: skip
+            kind,
+            (BERT if kind == "bert" else LLAMA)
+            | {
+                "hidden_size": width,
+                "num_attention_heads": heads,
+                "num_hidden_layers": layers,
+                "intermediate_size": 3 * width,
+                "num_key_value_heads": heads // 2,
+            },
+        )
         settings = {
-            "per_device_train_batch_size": draw.choice([1, 3, 8]), "sequence_length": draw.choice([24, 100, 256]),
-            "precision": draw.choice(["fp32", "bf16"]), "attn_implementation": draw.choice(["eager", "sdpa"]),
-            "activation_checkpointing": draw.random() < 0.3, "device": draw.choice(["cpu", "cuda"]),
+            "per_device_train_batch_size": draw.choice([1, 3, 8]),
+            "sequence_length": draw.choice([24, 100, 256]),
+            "precision": draw.choice(["fp32", "bf16"]),
+            "attn_implementation": draw.choice(["eager", "sdpa"]),
+            "activation_checkpointing": draw.random() < 0.3,
+            "device": draw.choice(["cpu", "cuda"]),
             "optim": draw.choice(["adamw_torch_fused", "adamw_torch_foreach", "sgd"]),
-        }  # fmt: skip
+        }
         errors.append(abs(estimate(config, **settings).peak_bytes / trace(config, **settings).peak_bytes - 1))
     assert statistics.median(errors) < 0.01
     assert max(errors) < 0.07
@@ -342,16 +352,31 @@ def test_measure_around_a_trainer(tmp_path):
     from transformers import Trainer, TrainingArguments
 
     model = memory.build_model(GPT2)
-    arguments = TrainingArguments(tmp_path, per_device_train_batch_size=4, max_steps=2, use_cpu=True, report_to="none",
-                                  save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False)  # fmt: skip
+    arguments = TrainingArguments(
+        tmp_path,
+        per_device_train_batch_size=4,
+        max_steps=2,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
     rows = [{"input_ids": [1] * 128, "labels": [1] * 128}] * 8
     measured = measure(Trainer(model, arguments, train_dataset=rows).train)
     assert measured.result.global_step == 2
     assert measured.peak_bytes == pytest.approx(trace(GPT2, **SHAPE, device="cpu").peak_bytes, rel=0.005)
 
 
-OPT = {"model_type": "opt", "hidden_size": 64, "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-       "vocab_size": 500, "word_embed_proj_dim": 64}  # fmt: skip
+OPT = {
+    "model_type": "opt",
+    "hidden_size": 64,
+    "ffn_dim": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 500,
+    "word_embed_proj_dim": 64,
+}
 
 
 def test_an_architecture_without_a_closed_form_is_traced():

@@ -58,7 +58,7 @@ def two(tmp_path_factory):
 def mrpc(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mrpc")
     sizes = "[mrpc]\nmax_train_samples = 160\nmax_eval_samples = 20\n"
-    (folder / "small.toml").write_text(f'inherits = "reduced"\n{sizes}')
+    (folder / "small.toml").write_text(f'inherits = "reduced"\n{sizes}', encoding="utf-8")
     words = [f"--profile={folder / 'small.toml'}", "--save-steps=2", "--max-steps=12"]
     return interrupt("mrpc_accelerate", folder / "run", words, 1)
 
@@ -98,8 +98,8 @@ def test_each_file_spoilt_is_passed_over_and_the_last_one_refused(interrupted, d
 
 def test_an_unknown_key_in_the_state_is_a_change(interrupted):
     older, newer = checkpoints(interrupted.folder)[-2:]
-    state = json.loads((newer / "state.json").read_text())
-    (newer / "state.json").write_text(json.dumps(state | {"more": 1}))
+    state = json.loads((newer / "state.json").read_text(encoding="utf-8"))
+    (newer / "state.json").write_text(json.dumps(state | {"more": 1}), encoding="utf-8")
     assert start_of(interrupted, []) == older
 
 
@@ -132,14 +132,14 @@ UNPICKLED_BY_ACCELERATE = [
 
 def reseal(folder: Path) -> None:
     """Makes the digests agree with what is there now."""
-    (folder / MARKER).write_text(json.dumps({"kind": "checkpoint", "files": None}))
+    (folder / MARKER).write_text(json.dumps({"kind": "checkpoint", "files": None}), encoding="utf-8")
     seal(folder)
 
 
 def changed_state(**changes):
     def change(folder: Path) -> None:
         path = folder / "state.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
     return change
 
@@ -187,8 +187,8 @@ def test_what_others_put_into_the_folder_stays(interrupted):
     for name in ("model.old", "model.tmp", "checkpoint-best", "checkpoint-6.draft", "checkpoint-x", "checkpoint-10"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
-        (folder / name / "weights").write_text("mine")
-    (folder / "notes.txt").write_text("mine")
+        (folder / name / "weights").write_text("mine", encoding="utf-8")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
     theirs = {name: text for name, text in listing(folder).items() if "weights" in name or name == "notes.txt"}
     assert len(theirs) == 7
     run = interrupted.again(folder).finish()

@@ -84,7 +84,7 @@ def is_one_line(name: str, said: str) -> bool:
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("options")
-    (folder / "notes.txt").write_text("mine")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
     before = listing(folder)
     found = call([(name, [f"--output-dir={folder / 'out'}", word]) for name, word in CASES])
     assert listing(folder) == before  # a wrong option makes no folder
@@ -103,13 +103,13 @@ def test_an_option_out_of_range_is_one_line_that_names_it(outcomes, case):
 
 def places(folder: Path) -> dict[str, Path]:
     """Where nobody can write a run, or where somebody else's things are."""
-    (folder / "file").write_text("mine")
+    (folder / "file").write_text("mine", encoding="utf-8")
     (folder / "full").mkdir()
-    (folder / "full" / "thesis.tex").write_text("mine")
+    (folder / "full" / "thesis.tex").write_text("mine", encoding="utf-8")
     (folder / "link").symlink_to(folder / "full")
     for name in ("checkpoint-3", "model", "model.old", "checkpoint-best"):
         (folder / "models" / name).mkdir(parents=True)
-        (folder / "models" / name / "weights").write_text("mine")
+        (folder / "models" / name / "weights").write_text("mine", encoding="utf-8")
     return {
         "/": Path("/"),
         "file": folder / "file",
