@@ -14,9 +14,6 @@ FILES = {room: sorted((ROOT / room).rglob("*.py")) for room in ROOMS}
 COURSE = [path for room in ROOMS if room not in ("tests", "data/build") for path in FILES[room]]
 
 LONGEST_FUNCTION, LONGEST_FILE, MOST_SKIPS = 60, 400, 10
-LONG = {
-    "helpers/doctor.py:examine",
-}
 
 
 def name_of(path):
@@ -101,7 +98,7 @@ def test_no_file_and_no_function_is_longer_than_a_reader_can_hold():
         if lines > LONGEST_FILE:
             long[name_of(path)] = lines
         long |= {f"{name_of(path)}:{name}": size for name, size in functions(path) if size > LONGEST_FUNCTION}
-    assert long.keys() <= LONG, {name: size for name, size in long.items() if name not in LONG}
+    assert long == {}
 
 
 def test_few_lines_are_kept_from_the_formatter():
