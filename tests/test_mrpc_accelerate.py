@@ -189,6 +189,25 @@ def test_signals_end_a_step_and_lose_nothing(profile, straight, tmp_path):
     assert_nothing_happened(Run(profile, run.folder).finish(), straight)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_signal_reaches_the_processes_through_the_launcher(profile, alone, tmp_path):
+    folder = tmp_path / "run"
+    words = options(profile, "--output-dir", folder, "--config-file", LAUNCH / "ddp_cpu.yaml", "--save-steps", 2)
+    words += ["--per-device-train-batch-size", 8]
+    run = start(*words)
+    while not checkpoints(folder):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(signal.SIGTERM)
+    printed, errors = run.communicate(timeout=300)
+    assert (run.returncode, errors) == (128 + signal.SIGTERM, "") and "stopped after step" in printed
+    again = start(*words)
+    printed, errors = again.communicate(timeout=300)
+    assert (again.returncode, errors) == (0, "") and "from step" in printed
+    assert largest_difference(json.loads((folder / "results.json").read_text()), alone) < 1e-5
+
+
 def kill_and_compare(profile, folder, kills, seed, straight) -> int:
     """Kills a run at random moments, lets it come to its end, and compares; returns how often it was killed."""
     profile = profile.with_name("dropout.toml")

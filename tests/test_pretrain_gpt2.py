@@ -407,6 +407,23 @@ def test_ten_kills(processes, tmp_path):
     assert_nothing_happened(run, logged, whole)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_signals_end_a_step_of_all_processes_and_lose_nothing(tmp_path):
+    """Ctrl-C, SIGTERM and SIGHUP, one after the other; only one of two processes gets them."""
+    batch, seen = "--per-device-train-batch-size=2", 0
+    whole = Run(tmp_path / "whole", batch, processes=2).finish()
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name)
+        run = Run(tmp_path / "run", batch, "--save-steps=24", processes=2)
+        run.wait(until=lambda run=run, seen=seen: len(run.losses) >= seen + 2)
+        os.kill(run.processes[1].pid, number)
+        assert run.statuses == [128 + number] * 2, run.text
+        assert "Traceback" not in run.text and run.text.count("stopped     after step") == 1
+        seen = len(run.losses)
+        assert checkpoints.step_of(checkpoints.checkpoints(run.folder)[-1]) == seen < 24
+    assert Run(tmp_path / "run", batch, processes=2).finish().steps == whole.steps
+
+
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(uninterrupted, tmp_path):
     killed = number = 0
