@@ -6,7 +6,7 @@ import random
 import pytest
 from memory_cases import BERT, GPT2, LLAMA
 
-from helpers.memory import estimate, estimate_evaluation, read_config
+from helpers.memory import estimate, estimate_evaluation, prediction, read_config
 from helpers.memory.families import FAMILIES
 
 SHAPE = {"per_device_train_batch_size": 4, "sequence_length": 32}
@@ -75,6 +75,10 @@ EXTRA_KEYS = (
 )
 
 
+def refuse_to_trace(config, settings):
+    raise ValueError("this one would be traced")
+
+
 def broken(draw, configs):
     config, settings = dict(draw.choice(configs)), dict(SHAPE)
     for _ in range(draw.randint(1, 3)):
@@ -104,8 +108,9 @@ def broken(draw, configs):
     return config, settings
 
 
-def test_two_thousand_broken_configs():
-    """An estimate or a ValueError of one line: no other exception, no hang."""
+def test_two_thousand_broken_configs(monkeypatch):
+    """An estimate or a ValueError of one line: no other exception, no hang. What would be traced is tried below."""
+    monkeypatch.setattr(prediction, "trace_with", refuse_to_trace)
     draw, configs = random.Random(15), list(valid_configs())
     assert all(estimate(config, **SHAPE).peak_bytes > 0 for config in configs)
     refused = 0
@@ -141,6 +146,28 @@ def test_nonsense_is_named(change, message):
     ):
         with pytest.raises(ValueError, match=message):
             function(GPT2 | change, **SHAPE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": "three"},
+        {"hidden_size": -64},
+        {"hidden_size": float("nan")},
+        {"vocab_size": 10**400},
+        {"num_attention_heads": 0},
+        {"id2label": 5},
+        {"ffn_dim": [1]},
+        {"activation_function": "\x1b[31m"},
+    ],
+)
+def test_nonsense_that_would_be_traced(change):
+    opt = {"model_type": "opt", "hidden_size": 64, "ffn_dim": 128, "num_hidden_layers": 1, "num_attention_heads": 4,
+           "vocab_size": 100, "word_embed_proj_dim": 64}  # fmt: skip
+    with pytest.raises(ValueError, match="opt: ") as refused:
+        estimate(opt | change, **SHAPE)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 600
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "5", '"gpt2"', "null", "[" * 100_000, "\xff\xfe"])

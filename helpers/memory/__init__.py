@@ -19,6 +19,7 @@ To see where the numbers of the closed form come from, read `blocks` (the tensor
     adapters      LoRA and QLoRA                            report        tables and pictures
     optimizers    their state and temporaries               command_line  `python -m helpers.memory`
     operations    what autograd keeps of each operation
+    attention     the ways to compute it, and what they keep
     blocks        one block, and all of them
     ends          embeddings, head and loss
     sharding      several processes

@@ -107,7 +107,7 @@ def _disentangled_attention(run: Run) -> list[Operation]:
             f"picked {name}": picked,
             f"all scores {name}": row_scores,  # picking keeps what it picks from
         }
-        steps.append(Operation(name, keeps, e * scores + 2 * row_scores + 3 * e * q + stream))
+        steps.append(Operation(name, keeps, 2 * e * scores + row_scores + 3 * e * q + stream))
     steps += [
         Operation("hidden pairs", {"mask of this layer": length}, 2 * p * scores + e * q + stream, 2 * e * scores),
         Operation("softmax", {"probabilities": scores * p}, 2 * p * scores + e * q + stream, e * scores),

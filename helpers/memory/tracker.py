@@ -15,6 +15,9 @@ CUDA_BLOCK = 512  # bytes; CUDA's allocator hands out multiples of it
 # CUDA kernel holds nothing.
 _CPU_WORKSPACE = {"bitsandbytes.optimizer_update_8bit_blockwise.default": {4: 20, 2: 24}}
 
+# Where autograd adds up in place, unless a mode watches: two gradients, and what `gather` picked
+_IN_PLACE_UNLESS_WATCHED = (torch.ops.aten.add.Tensor, torch.ops.aten.scatter_add.default)
+
 
 def _storage_of(tensor):
     try:
@@ -84,7 +87,7 @@ class Tracker(TorchDispatchMode):
             self.kinds[entry.kind] = self.kinds.get(entry.kind, 0) - entry.size
 
     def _reuse(self, tensor) -> None:
-        """Lets go of a gradient to which autograd adds another: in place, unless a mode like this one watches."""
+        """Lets go of a gradient to which autograd adds: in place, unless a mode like this one watches."""
         storage = _storage_of(tensor)
         last = torch._C._storage_Use_Count(storage._cdata) == 2  # the tensor's own reference, and ours
         if last and torch.ops.aten.is_non_overlapping_and_dense(tensor) and id(storage) in self.alive:
@@ -98,7 +101,7 @@ class Tracker(TorchDispatchMode):
                 self.start_phase(workspace)
         result = function(*arguments, **(keywords or {}))
         summing = torch._C._current_graph_task_id() >= 0 and not torch.is_grad_enabled()  # within backward()
-        if summing and function is torch.ops.aten.add.Tensor and result.shape == arguments[0].shape:
+        if summing and function in _IN_PLACE_UNLESS_WATCHED and result.shape == arguments[0].shape:
             self._reuse(arguments[0])
         self.add(result)
         return result
