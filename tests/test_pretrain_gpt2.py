@@ -95,7 +95,7 @@ class Run(program_run.Run):
     def log(self) -> list[dict]:
         """What has been written so far, a line that is being written left out."""
         path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     @property
@@ -197,7 +197,7 @@ def test_other_files_are_read(suffix, tmp_path, tokenizer):
     texts = [f"Line {i} of the file." for i in range(40)]
     path = tmp_path / f"corpus.{suffix}"
     if suffix == "txt":
-        path.write_text("\n".join(texts))
+        path.write_text("\n".join(texts), encoding="utf-8")
     else:
         data = Dataset.from_dict({"text": texts})
         data.to_json(path) if suffix == "jsonl" else data.to_csv(path)
@@ -356,7 +356,7 @@ def check_checkpoints(folder: Path) -> None:
     """Every checkpoint that has its name is whole."""
     for path in folder.glob("checkpoint-*"):
         assert checkpoints.damage(path) == ""
-        assert json.loads((path / "state.json").read_text())["step"] == checkpoints.step_of(path)
+        assert json.loads((path / "state.json").read_text(encoding="utf-8"))["step"] == checkpoints.step_of(path)
 
 
 def kill_and_resume(folder: Path, kills: list[str], processes: int, seed: int) -> tuple[Run, list]:
@@ -575,7 +575,7 @@ def launch(folder: Path, *command: str) -> Run:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     run.output = Path(f"{folder}.out")
-    run.output.write_text(done.stdout)
+    run.output.write_text(done.stdout, encoding="utf-8")
     return run
 
 
@@ -598,7 +598,7 @@ def test_five_launchers_take_the_same_steps(tmp_path):
         assert "2 processes" in run.text
         assert [line.get("position") for line in run.log] == [line.get("position") for line in python.log], name
         assert run.losses == pytest.approx(python.losses, abs=1e-4 if name in ("torchrun", "ddp") else 1e-3), name
-        kind = json.loads((run.folder / "checkpoint-6/state.json").read_text())["configuration"]
+        kind = json.loads((run.folder / "checkpoint-6/state.json").read_text(encoding="utf-8"))["configuration"]
         assert kind["distributed_type"] == {"fsdp2": "FSDP", "zero2": "DEEPSPEED"}.get(name, kind["distributed_type"])
         shutil.copytree(run.folder, tmp_path / "again")
         shutil.rmtree(tmp_path / "again/checkpoint-6")
