@@ -45,6 +45,8 @@ PICTURES = {
     "curves.png": ("01_concepts", "curves.plot(runs)"),
     "mistakes.png": ("02_imdb_gpt2_classifier", "ConfusionMatrixDisplay.from_predictions("),
 }
+# The questions of a lesson stand before this section.
+SUMMARY = "## What you have seen"
 # An exercise ends with "*Hint: …*"; on the site the hint is folded.
 HINT = re.compile(r"\s*\*Hint: (.+?)\*\s*$", re.DOTALL)
 
@@ -86,7 +88,10 @@ def gather() -> None:
     for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/solutions/*.ipynb")]:
         page = SOURCE / path.relative_to(ROOT)
         page.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(for_the_site(nbformat.read(path, as_version=4)), page)
+        notebook = for_the_site(nbformat.read(path, as_version=4))
+        if path.parent.name == "notebooks":
+            ask(notebook, path.name[:2])
+        nbformat.write(notebook, page)
     (SOURCE / "pictures").mkdir()
     for name, (lesson, line) in PICTURES.items():
         (SOURCE / "pictures" / name).write_bytes(picture(ROOT / "notebooks" / f"{lesson}.ipynb", line))
@@ -111,6 +116,43 @@ def for_the_site(notebook):
         if cell.cell_type == "markdown":
             cell.source = HINT.sub(r"\n\n<details><summary>Hint</summary>\n\n\1\n\n</details>", cell.source)
     return notebook
+
+
+def ask(notebook, lesson: str) -> None:
+    """Puts the questions of a lesson before its summary, as cards.
+
+    Without scripts a card shows the options, and all reasons folded. site.js makes buttons of the options.
+    """
+    sys.path.insert(0, str(ROOT))
+    from helpers.checks import questions  # here, where it can be found without an install
+
+    before = next(n for n, cell in enumerate(notebook.cells) if SUMMARY in cell.source)
+    above, below = notebook.cells[before].source.split(SUMMARY)
+    cards = "\n\n".join(card(number, question) for number, question in enumerate(questions(lesson), 1))
+    asked = nbformat.v4.new_markdown_cell(f"{above}## Questions\n\nNo code: choose, and read why.\n\n{cards}")
+    notebook.cells[before].source = SUMMARY + below
+    notebook.cells.insert(before, asked)
+
+
+def card(number: int, question) -> str:
+    """A question as one block of HTML, which Markdown leaves as it is."""
+    from docutils.nodes import make_id  # Sphinx names a section so, too
+
+    from helpers.checks.asking import as_html
+
+    options = "".join(f"<li>{as_html(option.text)}</li>" for option in question.options)
+    answers = "".join(
+        f'<li class="{"right" if option.right else "not-right"}">{as_html(option.verdict.sentence)}</li>'
+        for option in question.options
+    )
+    where = f'<a href="#{make_id(question.heading)}">{as_html(question.heading)}</a>'
+    shown = "A cell shows it in" if question.prediction else "Read about it in"
+    return (
+        f'<fieldset class="question" id="{question.id}"><legend>{number}. {as_html(question.text)}</legend>'
+        f'<ol class="question-options" type="a">{options}</ol>'
+        f'<details><summary>Answers</summary><ol type="a">{answers}</ol></details>'
+        f'<p class="question-where">{shown}: {where}</p></fieldset>'
+    )
 
 
 def write_fits(folder: Path, pyodide: Path) -> None:

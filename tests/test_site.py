@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import checks
 from helpers.profiles import ROOT
 
 pytestmark = pytest.mark.browser
@@ -126,6 +127,49 @@ def test_pictures_say_what_is_to_be_seen(site):
             f"{name}: {tag[:100]}" for tag in re.findall(r"<img [^>]*>", text) if not re.search(r'alt="[^"]', tag)
         ]
     assert not without
+
+
+def test_questions_answer_at_once_with_the_reason(site, browser):
+    """Each option of each lesson, with the keyboard; the reason is what a notebook says."""
+    page = browser.new_page()
+    for name in LESSONS:
+        page.goto(f"{site}/notebooks/{name}.html")
+        for question in checks.questions(name[:2]):
+            card = page.locator(f"fieldset[id='{question.id}']")
+            buttons, said = card.locator("button"), card.get_by_role("status")
+            assert buttons.count() == len(question.options) and not said.inner_text()
+            for number, option in enumerate(question.options):
+                assert buttons.nth(number).inner_text() == option.text.replace("`", "")
+                buttons.nth(number).press("Enter")
+                assert said.inner_text() == option.verdict.sentence.replace("`", "")
+                assert card.locator("[aria-pressed=true]").count() == 1
+                assert (buttons.nth(number).get_attribute("class") == "right") == option.right
+            target = card.locator(".question-where a").get_attribute("href")
+            heading = page.locator(f"section[id='{target.removeprefix('#')}'] > :is(h2, h3, h4)").inner_text()
+            assert heading.startswith(question.heading.replace("`", ""))
+    page.close()
+
+
+def test_answered_questions_have_no_fault_that_axe_finds_and_fit(site, page, axe):
+    show(page, site, f"notebooks/{LESSONS[0]}")
+    page.evaluate("document.querySelectorAll('.question button').forEach((button) => button.click())")
+    page.evaluate("document.querySelector('#questions').scrollIntoView()")
+    page.evaluate(axe)
+    assert [found["help"] for found in page.evaluate("axe.run('article')")["violations"]] == []
+    width, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width <= seen
+
+
+def test_questions_can_be_read_without_scripts(site, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site}/notebooks/{LESSONS[0]}.html")
+    card = page.locator(".question").first
+    first = checks.questions(LESSONS[0][:2])[0]
+    assert first.options[0].text in card.inner_text() and first.options[0].reason not in card.inner_text()
+    card.locator("summary").click()
+    assert all(option.reason in card.inner_text() for option in first.options)
+    context.close()
 
 
 @pytest.mark.parametrize("word", ["overfitting", "perplexity", "accumulation", "entities", "adapter"])

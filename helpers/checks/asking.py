@@ -102,7 +102,11 @@ def _question(lesson, id, text, heading, right, options, prediction=False) -> Qu
 
 def as_html(text: str) -> str:
     """Escaped, with `code` marked."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return _with_code(escape(text))
+
+
+def _with_code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
 
 def _to_choose(number: int, question: Question):
@@ -110,8 +114,10 @@ def _to_choose(number: int, question: Question):
     from ipywidgets import HTML, RadioButtons, VBox
 
     choices = RadioButtons(
-        options=[(option.text, option) for option in question.options], index=None, layout={"width": "max-content"}
+        options=[(option.text.replace("`", ""), option) for option in question.options],
+        index=None,
+        layout={"width": "max-content"},
     )
     said = HTML()
-    choices.observe(lambda change: setattr(said, "value", change.new.verdict._repr_html_()), "value")
+    choices.observe(lambda change: setattr(said, "value", _with_code(change.new.verdict._repr_html_())), "value")
     return VBox([HTML(f"<p><b>{number}.</b> {as_html(question.text)}</p>"), choices, said])

@@ -58,3 +58,26 @@ function scrollable() {
 }
 scrollable();
 addEventListener("resize", scrollable);
+
+// A question answers at once, with the reason of the option that was pressed. Others may be tried.
+for (const card of document.querySelectorAll(".question")) {
+  const answers = card.querySelector("details");
+  const said = document.createElement("p");
+  said.setAttribute("role", "status");
+  const reasons = answers.querySelectorAll("li");
+  const options = [...card.querySelectorAll(".question-options > li")];
+  const buttons = options.map((option, number) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...option.childNodes);
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => {
+      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+      button.className = said.className = reasons[number].className;
+      said.innerHTML = reasons[number].innerHTML;
+    });
+    option.append(button);
+    return button;
+  });
+  answers.replaceWith(said);
+}
