@@ -205,7 +205,7 @@ def test_a_signal_reaches_the_processes_through_the_launcher(profile, alone, tmp
     again = start(*words)
     printed, errors = again.communicate(timeout=300)
     assert (again.returncode, errors) == (0, "") and "from step" in printed
-    assert largest_difference(json.loads((folder / "results.json").read_text()), alone) < 1e-5
+    assert largest_difference(json.loads((folder / "results.json").read_text(encoding="utf-8")), alone) < 1e-5
 
 
 def kill_and_compare(profile, folder, kills, seed, straight) -> int:
