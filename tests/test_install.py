@@ -150,7 +150,8 @@ def installed(project):
 
 def make_test(folder, *words, tests=0, notebooks=0, **environment):
     """Runs `make test` where CI is unset; returns the outcome and the two calls of pytest."""
-    plain = {name: value for name, value in os.environ.items() if name != "CI"}
+    ours = ("CI", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # the last three where `make test` itself runs this test
+    plain = {name: value for name, value in os.environ.items() if name not in ours}
     given = plain | {"TESTS": str(tests), "NOTEBOOKS": str(notebooks)} | environment
     outcome = make("test", *words, cwd=folder, env=given)
     return outcome, (folder / "calls").read_text(encoding="utf-8").splitlines()
