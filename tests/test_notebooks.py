@@ -72,6 +72,7 @@ def calls_of_checks(tree):
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id == "checks"
+        and node.func.attr != "questions"  # guesses, without code
     ]
 
 

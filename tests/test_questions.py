@@ -80,11 +80,31 @@ def test_a_notebook_asks_and_answers():
             assert option.reason not in bundle["text/plain"] and as_html(option.reason) not in bundle["text/html"]
     from helpers.checks.asking import _to_choose
 
-    _, choices, said = _to_choose(1, asked[0]).children
+    _, choices, said = _to_choose("1. ", asked[0]).children
     assert choices.index is None and not said.value
     for number, option in enumerate(asked[0].options):
         choices.index = number
         assert as_html(option.verdict.sentence) in said.value
+
+
+def test_a_lesson_asks_one_question_where_a_cell_answers_it():
+    every = checks.questions("02")
+    name = every[2].id.removeprefix("02-")
+    assert checks.questions("02", name) == (every[2],)
+    assert repr(checks.questions("02", name)).startswith(every[2].text) and repr(every).startswith("1. ")
+    with pytest.raises(ValueError, match=r"the questions of lesson 02 are .*, not 'nonsense'"):
+        checks.questions("02", name, "nonsense")
+
+
+def test_the_questions_that_a_lesson_asks_are_there_and_stand_in_their_section():
+    for lesson, path in LESSONS.items():
+        heading = ""
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                heading = (re.findall(r"^#{2,4} (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+            for names in re.findall(r'checks\.questions\("\d\d"((?:, "[\w-]+")+)\)', cell.source):
+                for question in checks.questions(lesson, *re.findall(r'"([\w-]+)"', names)):
+                    assert question.heading == heading and question.prediction, question.id
 
 
 def test_a_committed_page_keeps_the_questions_without_the_widget():

@@ -5,8 +5,8 @@ In a lesson the last line of a cell is `checks.lesson_01_optimizer_steps(optimiz
 stands behind `assert`. A new check is a function under `@exercise` in the file of its lesson. It takes the learner's
 function, calls it on inputs it makes itself, compares with `expect`, and returns what the learner has now understood.
 
-`checks.questions("01")` asks questions without code: in a lesson one cell after the exercises holds this line alone.
-The questions themselves are in `lesson_01.toml` and so on.
+`checks.questions("01")` asks questions without code, `checks.questions("01", "overfitting")` one of them, where it is a
+guess before the cell that answers it. The questions themselves are in `lesson_01.toml` and so on.
 """
 
 from helpers.checks.asking import Option, Question, Questions, questions

@@ -68,7 +68,7 @@ class Questions(tuple[Question, ...]):
     """The questions of a lesson, shown without their answers. In a running notebook one chooses and is told."""
 
     def __repr__(self) -> str:
-        return "\n\n".join(f"{number}. {question!r}" for number, question in enumerate(self, 1))
+        return "\n\n".join(f"{number}{question!r}" for number, question in zip(self._numbers(), self, strict=True))
 
     def _repr_mimebundle_(self, **_) -> dict:
         """The choices where a kernel runs, and for every other page the questions as HTML or text."""
@@ -76,23 +76,31 @@ class Questions(tuple[Question, ...]):
 
         static = {"text/plain": repr(self), "text/html": "<hr>".join(question._repr_html_() for question in self)}
         return (
-            VBox([_to_choose(number, question) for number, question in enumerate(self, 1)])._repr_mimebundle_() | static
+            VBox([_to_choose(*each) for each in zip(self._numbers(), self, strict=True)])._repr_mimebundle_() | static
         )
 
+    def _numbers(self) -> list[str]:
+        """What stands before each question; one alone needs no number."""
+        return [f"{number}. " for number in range(1, len(self) + 1)] if len(self) > 1 else [""]
 
-def questions(lesson: str) -> Questions:
+
+def questions(lesson: str, *names: str) -> Questions:
     """The questions of a lesson, for the last line of a cell: `checks.questions("01")`.
 
+    `checks.questions("01", "overfitting")` asks only what the file calls so: a guess before the cell that answers it.
     Without a notebook, `checks.questions("01")[0].answer("b")` says whether b is right, and why.
 
     Raises:
-        ValueError: no lesson of this number has questions.
+        ValueError: no lesson of this number has questions, or it has none of this name.
     """
     files = {path.stem.removeprefix("lesson_"): path for path in sorted(Path(__file__).parent.glob("lesson_*.toml"))}
     if lesson not in files:
         raise ValueError(f"there are questions for the lessons {', '.join(files)}, not for {lesson!r}")
     rows = tomllib.loads(files[lesson].read_text(encoding="utf-8"))["questions"]
-    return Questions(_question(lesson, **row) for row in rows)
+    known = [row["id"] for row in rows]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"the questions of lesson {lesson} are {', '.join(known)}, not {unknown[0]!r}")
+    return Questions(_question(lesson, **row) for row in rows if not names or row["id"] in names)
 
 
 def _question(lesson, id, text, heading, right, options, prediction=False) -> Question:
@@ -109,7 +117,7 @@ def _with_code(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
 
 
-def _to_choose(number: int, question: Question):
+def _to_choose(number: str, question: Question):
     """A widget: the question, a button for each option, and the reason of the one that was chosen last."""
     from ipywidgets import HTML, RadioButtons, VBox
 
@@ -120,4 +128,4 @@ def _to_choose(number: int, question: Question):
     )
     said = HTML()
     choices.observe(lambda change: setattr(said, "value", _with_code(change.new.verdict._repr_html_())), "value")
-    return VBox([HTML(f"<p><b>{number}.</b> {as_html(question.text)}</p>"), choices, said])
+    return VBox([HTML(f"<p><b>{number}</b>{as_html(question.text)}</p>"), choices, said])
