@@ -59,7 +59,9 @@ def diagnose(history, metric=None) -> Diagnosis:
       back and stays there.
     - underfitting: the training loss fell by less than 10 % (5 % if it starts above 2.4, where a pretrained language
       model begins; 25 % above 7, where a new one does, because knowing how frequent each word is saves about as much);
-      or, since the first evaluation, both losses stand still, or at ln(classes), which is what guessing costs.
+      or, since the first evaluation, both losses stand still, or at ln(classes), which is what guessing costs;
+      or the validation loss fell by less than 5 %, and as fast at the end as at the start (three points at least): the
+      run has only begun, as with a learning rate that is far too low.
     - overfitting: the validation loss ends above its best, and above the training loss, by 5 % of the mean of that best
       and the first training loss (3 % if it rose twice in a row, 1.5 % if more often); or it stood still while the
       training loss fell far below it.
@@ -141,6 +143,9 @@ def _underfitting(train, validation) -> Diagnosis | None:
         return Diagnosis("underfitting", text, ACTIONS["stuck" if fall < 0.02 else "underfitting"])
     if len(values) < 2:
         return None
+    if _crawls(values) and fall < 0.15:  # a few noisy batches at the start, or dropout, can look like a larger fall
+        text = f"The validation loss fell from {values[0]:.3g} to {values[-1]:.3g} only, as fast at the end as before."
+        return Diagnosis("underfitting", text, ACTIONS["underfitting"])
     # A bad start, or a jump within the first report, can look like a fall although nothing was learnt after it.
     error = 2 * _noise(losses) / math.sqrt(max(1, len(losses) // 10))
     half = fmean(losses[len(losses) // 2 : -(len(losses) // 4) or None])
@@ -154,6 +159,18 @@ def _underfitting(train, validation) -> Diagnosis | None:
         text = f"Since the first evaluation both losses stand near {values[-1]:.3g}."
         return Diagnosis("underfitting", text, ACTIONS["stuck"])
     return None
+
+
+def _crawls(values: list[float]) -> bool:
+    """Whether a loss has hardly fallen and does not flatten either, as in a run that has only begun to learn."""
+    falls = [before - after for before, after in pairwise(values)]
+    third = max(1, len(falls) // 3)
+    return (
+        len(falls) >= 2
+        and min(falls) > 0
+        and values[-1] > 0.95 * values[0]
+        and fmean(falls[-third:]) > 0.6 * fmean(falls[:third])
+    )
 
 
 def _overfitting(train, validation, axis) -> Diagnosis | None:

@@ -231,6 +231,32 @@ def test_a_slight_rise_at_the_end_is_still_healthy_and_a_steady_one_is_not():
     assert "the validation loss went from 0.5 to 0.505" in diagnose(history([0.50, 0.51, 0.505])).evidence
 
 
+def warm_start(validation, seed=0, drop=0.03, batches=22):
+    """A pretrained language model, trained with dropout at a constant rate: its first batches happen to be hard."""
+    noise = random.Random(seed)
+    epochs, history = len(validation) - 1, [{"epoch": 0.0, "eval_loss": validation[0]}]
+    for batch in range(1, epochs * batches + 1):
+        hard = 0.12 if batch <= 6 else 0.0
+        loss = 2.77 + hard - drop * batch / batches + noise.gauss(0, 0.08)
+        history.append({"epoch": batch / batches, "loss": loss})
+    return history + [{"epoch": float(epoch), "eval_loss": loss} for epoch, loss in enumerate(validation[1:], 1)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_that_has_only_begun_to_learn_is_not_told_to_keep_its_settings(seed):
+    """As lesson 01's run at a thousandth of the rate: hard first batches make the training loss seem to fall."""
+    slow = diagnose(warm_start([2.73, 2.715, 2.702, 2.69], seed))
+    assert slow.pattern == "underfitting" and "raise the learning rate" in slow.action, slow
+    assert diagnose(warm_start([2.73, 2.66, 2.645, 2.642], seed, drop=0.06)).pattern == "healthy"  # it has settled
+    assert diagnose(warm_start([2.73, 2.4, 2.07, 1.75], seed, drop=0.33)).pattern == "healthy"  # steady, and much
+
+
+def test_a_crawl_is_told_by_its_validation_loss():
+    slow = [entry for entry in warm_start([2.73, 2.715, 2.702, 2.69]) if "eval_loss" in entry]
+    hard_start = [{"epoch": 0.1 + i / 10, "loss": 2.95 if i < 3 else 2.72} for i in range(30)]
+    assert diagnose(hard_start + slow).evidence.startswith("The validation loss fell from 2.73 to 2.69 only")
+
+
 def test_few_examples_make_the_accuracy_steppy_and_many_do_not():
     def scored(history, examples):
         count = {id(e): round(e["eval_accuracy"] * examples) for e in history if "eval_loss" in e}
