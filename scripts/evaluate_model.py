@@ -35,8 +35,8 @@ from helpers.hub import check_hub
 from helpers.hub_errors import explain
 from takehome.accelerator import device_kind
 from takehome.checkpoints import damage, read_marker
-from takehome.commandline import Parser, Stopped, number, stopped_by_signals
-from takehome.errors import InputError, explain_limits, one_line
+from takehome.commandline import Parser, number, run_program
+from takehome.errors import InputError, explain_limits, one_line, out_of_memory
 from takehome.metrics import draw_confusion_matrix, measure, report
 from takehome.models import SAFE, load_model
 from takehome.tables import Table, read_table
@@ -314,39 +314,35 @@ def evaluate(options: Options) -> None:
     classifier = load_classifier(options.model, options.max_length)
     table, dataset = read_texts(options, classifier.names)
     labels = dataset.with_format("numpy", columns=["label"])[:]["label"] if table.label_column else None
-    predictions = predict_all(classifier, dataset, labels, options.per_device_eval_batch_size)
-    with whole(options.output_dir, KIND) as folder:
-        if labels is None:
-            write_predictions(folder, dataset, classifier.names, predictions)
-        else:
-            write_evaluation(folder, dataset, labels, classifier, predictions)
+    try:
+        predictions = predict_all(classifier, dataset, labels, options.per_device_eval_batch_size)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError("out of memory: lower --per-device-eval-batch-size, or give the texts in parts") from error
+    try:
+        with whole(options.output_dir, KIND) as folder:
+            if labels is None:
+                write_predictions(folder, dataset, classifier.names, predictions)
+            else:
+                write_evaluation(folder, dataset, labels, classifier, predictions)
+    except OSError as error:
+        if explain_limits(error, options.output_dir):
+            raise
+        raise InputError(f"{options.output_dir} cannot be written ({error}): change --output-dir") from error
     written = sorted(path.name for path in options.output_dir.iterdir() if not path.name.startswith("."))
     say(f"wrote {', '.join(written)} to {options.output_dir}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status; what the user has to change is told in one line."""
-    options = None
-    try:
-        options = parse_arguments(arguments)
-        with stopped_by_signals():
-            evaluate(options)
-        return 0
-    except InputError as error:
-        code, said = 2, str(error)
-    except KeyboardInterrupt:
-        code, said = 130, "stopped; nothing was written"
-    except Stopped as error:
-        code, said = error.status, f"stopped by {error}; nothing was written"
-    except MemoryError:
-        code, said = 2, "out of memory: lower --per-device-eval-batch-size, or give the texts in parts"
-    except Exception as error:
-        limit = options and explain_limits(error, options.output_dir)
-        if not limit and not isinstance(error, OSError):
-            raise
-        code, said = 2, limit or f"{options.output_dir} cannot be written ({error}): change --output-dir"
-    print(f"{NAME}: {one_line(said, 2000)}", file=sys.stderr)
-    return code
+    options: list[Options] = []
+
+    def program() -> None:
+        options.append(parse_arguments(arguments))
+        evaluate(options[0])
+
+    return run_program(NAME, program, lambda: options[0].output_dir if options else None, lambda: "nothing was written")
 
 
 if __name__ == "__main__":

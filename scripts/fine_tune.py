@@ -15,7 +15,6 @@ metrics.json, curves.png, confusion_matrix.png, and a model card, README.md.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import math
 import os
@@ -35,8 +34,8 @@ from takehome.accelerator import device_kind, on_main
 from takehome.card import Measured, Results, summarise, write_results
 from takehome.checkpoints import checkpoints, seal, step_of
 from takehome.classifier import add_adapters, build_classifier
-from takehome.commandline import Parser, Stopped, number, stopped_by_signals
-from takehome.errors import InputError, explain_limits, one_line
+from takehome.commandline import Parser, number, run_program
+from takehome.errors import InputError, one_line
 from takehome.forecast import Forecast, duration, peak_memory
 from takehome.metrics import Majority, Scores
 from takehome.models import is_local
@@ -362,33 +361,18 @@ def advise(test: Scores, lazy: Majority) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status; what the user has to change is told in one line."""
-    options = None
-    try:
-        options = parse_arguments(arguments)
-        with stopped_by_signals():
-            run(options)
-        return 0
-    except InputError as error:
-        code, said = 2, str(error)
-    except KeyboardInterrupt:
-        code, said = 130, f"interrupted; {what_is_kept(options)}"
-    except Stopped as error:
-        told = "interrupted" if error.status == 130 else f"stopped by {error}"
-        code, said = error.status, f"{told}; {what_is_kept(options)}"
-    except Exception as error:
-        limit = options and explain_limits(error, options.output_dir)
-        if not limit:
-            raise
-        code, said = 2, f"{limit}; {what_is_kept(options)}"
-    if MAIN:
-        with contextlib.suppress(OSError):  # nobody reads it any more
-            print(f"{NAME}: {one_line(said, 2000)}", file=sys.stderr, flush=True)
-    return code
+    options: list[Options] = []
+
+    def program() -> None:
+        options.append(parse_arguments(arguments))
+        run(options[0])
+
+    return run_program(NAME, program, lambda: options[0].output_dir if options else None, lambda: what_is_kept(options))
 
 
-def what_is_kept(options: Options | None) -> str:
+def what_is_kept(options: list[Options]) -> str:
     """From where the same command goes on after a stop."""
-    left = checkpoints(unfinished(options.output_dir)) if options else []
+    left = checkpoints(unfinished(options[0].output_dir)) if options else []
     return f"the same command goes on after step {step_of(left[-1])}" if left else "nothing is kept"
 
 

@@ -244,7 +244,6 @@ def train(options: Options, profile: Profile, start: Path | None) -> None:
     with StopSignals(accelerator.print) as signals:
         loop(run, bool(state), signals)
     finish(run)
-    accelerator.end_training()
 
 
 def loop(run: Run, resumed: bool, signals: StopSignals) -> None:
@@ -391,7 +390,7 @@ def main(arguments: list[str] | None = None) -> int:
             with open_run(folder, "MRPC run", options[0].resume, options[0].overwrite) as start:
                 train(options[0], profile, start)
 
-    return run_program(NAME, program, lambda: options[0].output_dir if options else None)
+    return run_program(NAME, program, lambda: options[0].output_dir if options else None, keep_traceback=True)
 
 
 if __name__ == "__main__":

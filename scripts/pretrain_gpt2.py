@@ -372,7 +372,8 @@ def train(options: Options, start: Path | None) -> None:
     with StopSignals(accelerator.print) as signals:
         loop(run, log, signals)
     write_model(run)
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     accelerator.print(f"done        {folder / 'model'}", flush=True)
 
 
@@ -384,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
         with open_run(options[0].output_dir, "pretraining run", options[0].resume, options[0].overwrite) as start:
             train(options[0], start)
 
-    return run_program(NAME, program, lambda: options[0].output_dir if options else None)
+    return run_program(NAME, program, lambda: options[0].output_dir if options else None, keep_traceback=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import math
 import os
 import signal
@@ -112,32 +113,64 @@ def stopped_by_signals():
             signal.signal(number, handler)
 
 
-def run_program(name: str, program: Callable[[], None], output: Callable[[], Path | None]) -> int:
-    """Runs a program and tells in one line what ended it; returns the exit status.
+def run_program(
+    name: str,
+    program: Callable[[], None],
+    output: Callable[[], Path | None],
+    kept: Callable[[], str] | None = None,
+    keep_traceback: bool = False,
+) -> int:
+    """Runs a program and tells in one line what ended it.
 
     Args:
         name: of the program.
         program: raises InputError, ProfileError, Stopped, or what nobody thought of.
-        output: its folder, once it is known; if it is ours, it keeps the traceback of what nobody thought of.
+        output: where it writes, once that is known.
+        kept: says what is left after a stop; without it the program has told of the stop itself.
+        keep_traceback: whether the output, if it is ours, keeps the traceback of what nobody thought of.
+
+    Returns:
+        The exit status: 0, 2 for what the user has to change, 1 for what nobody thought of, 128 and the number of
+        the signal for a stop.
     """
     rank = os.environ.get("RANK", "0")
     who = f"process {rank} of {os.environ.get('WORLD_SIZE', '?')}: " if "LOCAL_RANK" in os.environ else ""
     try:
-        program()
+        with stopped_by_signals():
+            program()
+        leave_processes()
         return 0
-    except Stopped as stopped:
-        return stopped.status
-    except KeyboardInterrupt:
-        status, said = 128 + signal.SIGINT, "interrupted"
+    except (Stopped, KeyboardInterrupt) as stop:
+        status = getattr(stop, "status", 128 + signal.SIGINT)
+        said = "interrupted" if status == 128 + signal.SIGINT else f"stopped by {stop}"
+        if rank != "0" or (isinstance(stop, Stopped) and not kept):  # one process speaks for all
+            return status
+        said = f"{said}; {kept()}" if kept else said
     except (InputError, ProfileError) as error:
-        status, said = 1, one_line(error, 2000)
+        status, said = 2, one_line(error, 2000)
     except Exception as error:
-        status, said = 1, explain_limits(error, output() or Path.cwd())
-        if said is None and (output() is None or read_marker(output()) is None):
-            raise
-        if said is None:
+        status, said = 2, explain_limits(error, output() or Path.cwd())
+        if said and kept:
+            said = f"{said}; {kept()}"
+        elif not said:
+            if not keep_traceback or output() is None or read_marker(output()) is None:
+                raise
             trace = output() / f"traceback-{rank}.txt"
             trace.write_text(traceback.format_exc(), encoding="utf-8")
-            said = f"{type(error).__name__}: {one_line(error)} (see {trace})"
-    print(f"{name}: {who}{said}", file=sys.stderr, flush=True)
+            status, said = 1, f"{type(error).__name__}: {one_line(error)} (see {trace})"
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        print(f"{name}: {who}{one_line(said, 2000)}", file=sys.stderr, flush=True)
     return status
+
+
+def leave_processes() -> None:
+    """Ends what torch.distributed holds, after everything that uses it is gone.
+
+    DDP's Reducer holds it too. If that one went last, torch 2.13 could wait for ever: Python, busy with removing the
+    Reducer, waits for gloo's thread, which waits for Python.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        gc.unfreeze()
+        gc.collect()
+        distributed.destroy_process_group()

@@ -39,10 +39,15 @@ def explain_limits(error: BaseException, output: Path) -> str | None:
         there = next(folder for folder in [output, *output.absolute().parents] if folder.exists())
         free = shutil.disk_usage(there).free / 1e6
         return f"{output} could not be written, {free:,.0f} MB are free there: make room"
-    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if no_memory or "can't allocate memory" in str(error):  # torch on a CPU
+    if out_of_memory(error):
         return (
             "out of memory: halve --per-device-train-batch-size and double --gradient-accumulation-steps, shorten the "
             "texts, or add --activation-checkpointing"
         )
     return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the machine or of a device did not suffice."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or "can't allocate memory" in str(error)  # torch on a CPU

@@ -285,7 +285,10 @@ def test_attention_in_bf16_on_a_cpu():
 
 
 def test_two_processes_take_the_same_steps_as_one(uninterrupted, tmp_path):
-    two = Run(tmp_path / "two", "--per-device-train-batch-size=2", processes=2).finish()
+    two = Run(
+        tmp_path / "two", "--per-device-train-batch-size=2", processes=2, change=(program_run.tell_what_is_left,)
+    ).finish()
+    assert two.text.count("models left: 0") == 2  # a model that goes last can hang the process at its end
     assert [line.get("position") for line in two.log] == [line.get("position") for line in uninterrupted.log]
     assert two.losses == pytest.approx(uninterrupted.losses, abs=1e-4)
     assert two.log[-1]["eval_loss"] == pytest.approx(uninterrupted.log[-1]["eval_loss"], abs=1e-4)

@@ -96,7 +96,7 @@ def test_an_option_out_of_range_is_one_line_that_names_it(outcomes, case):
     name, word = case
     status, said, torch_imported = outcomes[case]
     option = word.partition("=")[0]
-    assert status == 1 and is_one_line(name, said), said
+    assert status == 2 and is_one_line(name, said), said
     assert option in said or option in ("--profile", "--config-file"), said
     assert not torch_imported
 
@@ -129,7 +129,7 @@ def test_a_place_that_is_not_ours_stays_as_it_is(name, tmp_path):
     flags = ([], ["--overwrite"], ["--resume"])
     cases = [(name, [f"--output-dir={path}", *more]) for path in there.values() for more in flags]
     for (_, words), (status, said, torch_imported) in zip(cases, call(cases), strict=True):
-        assert status == 1 and is_one_line(name, said) and "--output-dir" in said, (words, said)
+        assert status == 2 and is_one_line(name, said) and "--output-dir" in said, (words, said)
         assert not torch_imported
     assert listing(tmp_path) == before
 
@@ -137,4 +137,4 @@ def test_a_place_that_is_not_ours_stays_as_it_is(name, tmp_path):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_nothing_to_go_on_from(name, tmp_path):
     ((status, said, torch_imported),) = call([(name, [f"--output-dir={tmp_path / 'new'}", "--resume"])])
-    assert status == 1 and is_one_line(name, said) and "--resume: " in said and not torch_imported
+    assert status == 2 and is_one_line(name, said) and "--resume: " in said and not torch_imported
