@@ -139,7 +139,7 @@ def calibrate(
         tokens: rows of the matrix that is multiplied.
         precision: "fp32" or "bf16" (autocast).
         seconds: how long to measure; the fastest step counts, so a busy moment does no harm.
-        device: "cuda" or "cpu"; by default the GPU if there is one.
+        device: "cuda", "mps" or "cpu"; by default the GPU if there is one.
 
     Raises:
         ValueError: the precision is unknown.
@@ -148,9 +148,11 @@ def calibrate(
 
     import torch
 
+    from helpers.machine import device_kind
+
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"unknown precision {precision!r}; choose from fp32, bf16")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or device_kind()
     layers = [torch.nn.Linear(width, 4 * width), torch.nn.GELU(), torch.nn.Linear(4 * width, width)] * 2
     model = torch.nn.Sequential(torch.nn.Linear(width, width), *layers).to(device)
     rows = torch.randn(tokens, width, device=device)

@@ -1,11 +1,16 @@
-"""What this machine has for training: memory, cores, disk, speed. Standard library only, Python 3.8 or newer."""
+"""What this machine has for training: memory, cores, disk, speed, and the device that is computed on.
+
+Standard library only, Python 3.8 or newer; torch is asked only by those that say something of devices.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 
@@ -118,3 +123,78 @@ def cannot_write(folder: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def device_kind(use_cpu: bool = False) -> str:
+    """The device that everything here computes on: "cuda", "mps" or "cpu". `use_cpu` is what profile or user say.
+
+    MPS is taken only if a forward pass there gives what the CPU gives; else a warning says that it does not.
+    """
+    import torch
+
+    if use_cpu:
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() and _agrees_with_cpu("mps") else "cpu"
+
+
+@functools.cache
+def _agrees_with_cpu(kind: str) -> bool:
+    """Whether the logits of a small transformer, with padding, are on this device those of the CPU."""
+    try:
+        difference = (_small_forward(kind) - _small_forward("cpu")).abs().max().item()
+        said = f"its logits differ by {difference:.1e} from the CPU's"
+        if difference < 1e-3:  # a wrong kernel is off by far more, a NaN is not below
+            return True
+    except RuntimeError as error:  # an operation that is missing there
+        said = str(error).splitlines()[0]
+    warnings.warn(f"{kind} cannot be relied on here, so the CPU is taken: {said}", stacklevel=3)
+    return False
+
+
+def _small_forward(kind: str):
+    """Logits [rows x tokens, words] of a random transformer on one device, always the same weights and inputs."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        words = torch.nn.Embedding(100, 64)
+        layer = torch.nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, activation="gelu", batch_first=True)
+        ids = torch.randint(100, (4, 16))
+    padding = torch.arange(16) >= torch.tensor([[16], [9], [12], [5]])
+    words, layer = words.to(kind), layer.to(kind)
+    with torch.no_grad():  # in training mode: another implementation takes over where that is off
+        hidden = layer(words(ids.to(kind)), src_key_padding_mask=padding.to(kind))
+        return (hidden @ words.weight.T).cpu()[~padding]
+
+
+def mixed_precision(wanted: bool, device: str) -> str:
+    """What to compute in: "bf16", "fp16" or "no", as Accelerate names it, in whatever precision the weights are.
+
+    Args:
+        wanted: whether half precision is asked for, as in a profile's `bf16`.
+        device: see `device_kind`.
+
+    Returns:
+        On a GPU "bf16" where it has instructions for that, else "fp16" (T4, V100). On a CPU "bf16" where it has them;
+        others would be slower than in fp32. On MPS "no".
+    """
+    import torch
+
+    if not wanted:
+        return "no"
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no"
+
+
+def use_one_gpu() -> None:
+    """Hides all GPUs but one from this process and its children, before torch asks for them.
+
+    With several, `Trainer` would wrap the model in `torch.nn.DataParallel` by itself: each step takes the rows of
+    several, so there are fewer steps and other losses. CUDA_VISIBLE_DEVICES is the way that its documentation names.
+    Processes that a launcher started keep theirs: each takes one anyway.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]

@@ -17,6 +17,7 @@ import difflib
 import json
 import math
 import os
+import sys
 import tomllib
 import warnings
 from dataclasses import dataclass, fields
@@ -26,6 +27,7 @@ from typing import get_args, get_type_hints
 
 from helpers.allocator import keep_freed_memory
 from helpers.hub import cache_folder, cached, check_hub, set_offline
+from helpers.machine import device_kind, use_one_gpu
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT_IN = Path(__file__).with_suffix(".toml")
@@ -129,9 +131,19 @@ class Profile:
     name: str
     description: str
     offline: bool
-    use_cpu: bool
+    wants_cpu: bool  # what `use_cpu` says in the file
     tables: dict[str, Task]
     no_hub: str = ""  # why the Hub is not asked for anything; empty if it is
+
+    @property
+    def device(self) -> str:
+        """What lessons and programs compute on: "cuda", "mps" or "cpu". Without `use_cpu`, a GPU if there is one."""
+        return device_kind(self.wants_cpu)
+
+    @property
+    def use_cpu(self) -> bool:
+        """For `TrainingArguments` and Accelerate, which stop at `False` where there is no GPU."""
+        return self.device == "cpu"
 
     def __getattr__(self, name: str) -> Task:
         if name.startswith("_") or name == "tables":
@@ -186,13 +198,16 @@ def load_profile(name: str | os.PathLike | None = None) -> Profile:
     A profile that names Hub ids asks whether the Hub answers, for at most HUB_SECONDS, unless HF_HUB_OFFLINE is set
     already. Without an answer it sets the same variables, and what the cache holds can be used.
 
-    On Linux it also makes steps on the CPU faster: see helpers/allocator.py.
+    On Linux it also makes steps on the CPU faster: see helpers/allocator.py. In a notebook it hides all GPUs but
+    one: see `helpers.machine.use_one_gpu`.
 
     Raises:
         ProfileError: unknown profile, table or key, a wrong type or value, an unreadable file, a cycle of
             inheritance; on use of a table, a path that does not exist, or without the Hub an id that is not cached.
     """
     keep_freed_memory()
+    if "ipykernel" in sys.modules:  # a notebook
+        use_one_gpu()
     if Path.cwd().is_relative_to(ROOT) and not os.access(".", os.W_OK):
         warnings.warn(
             f"nothing can be saved in {Path.cwd()}, as lessons do: copy the course to another place", stacklevel=2

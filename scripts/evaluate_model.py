@@ -33,7 +33,7 @@ import numpy as np
 from helpers.allocator import keep_freed_memory
 from helpers.hub import check_hub
 from helpers.hub_errors import explain
-from takehome.accelerator import device_kind
+from helpers.machine import device_kind
 from takehome.checkpoints import damage, read_marker
 from takehome.commandline import Parser, number, run_program
 from takehome.errors import InputError, explain_limits, one_line, out_of_memory

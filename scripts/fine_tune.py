@@ -29,8 +29,9 @@ import numpy as np
 
 from helpers.allocator import keep_freed_memory
 from helpers.hub import check_hub
+from helpers.machine import device_kind, mixed_precision, use_one_gpu
 from takehome import forecast
-from takehome.accelerator import device_kind, on_main
+from takehome.accelerator import on_main
 from takehome.card import Measured, Results, summarise, write_results
 from takehome.checkpoints import checkpoints, seal, step_of
 from takehome.classifier import add_adapters, build_classifier
@@ -178,13 +179,11 @@ def prepare_data(options: Options, loaded: LoadedTokenizer, work: Path) -> None:
 
 def decide(options: Options, facts: Facts, device: str) -> Settings:
     """Everything that the result depends on: what was told, and the defaults that depend on data, model and device."""
-    import torch
-
     batch_size = options.per_device_train_batch_size * options.gradient_accumulation_steps * WORLD
     epochs = options.num_train_epochs or choose_epochs(facts.rows["train"], len(facts.labels), batch_size)
     steps_per_epoch = math.ceil(facts.rows["train"] / batch_size)
     steps = options.max_steps or math.ceil(steps_per_epoch * epochs)
-    on_gpu = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    on_gpu = mixed_precision(device == "cuda", device)
     decided = dict(
         text_column=facts.text_column,
         label_column=facts.label_column,
@@ -198,7 +197,8 @@ def decide(options: Options, facts: Facts, device: str) -> Settings:
         batch_size=batch_size,
         eval_steps=min(steps, options.eval_steps or evaluation_steps(steps_per_epoch)),
         device=device,
-        bf16=(None if device == "cpu" else on_gpu) if options.bf16 is None else options.bf16,
+        bf16=(None if device == "cpu" else on_gpu == "bf16") if options.bf16 is None else options.bf16,
+        fp16=options.bf16 is None and on_gpu == "fp16",
     )
     told = {field.name: getattr(options, field.name) for field in fields(Settings) if field.name not in decided}
     return Settings(**told, **decided)
@@ -260,6 +260,7 @@ def train(options: Options) -> None:
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would tell of kernels that are not needed here
+    use_one_gpu()
     use_cpu = device_kind(options.use_cpu) == "cpu"
     processes = PartialState(cpu=use_cpu, timeout=timedelta(hours=6))  # where the others wait for the data
     work = unfinished(options.output_dir)

@@ -180,7 +180,7 @@ def begin(options: Options, profile: Profile) -> Run:
     from takehome.models import SAFE, load_model, loading
 
     settings, accumulation = profile.mrpc, options.gradient_accumulation_steps
-    accelerator = make_accelerator(profile.use_cpu)
+    accelerator = make_accelerator(profile.wants_cpu)
     if accelerator.distributed_type == "DEEPSPEED" and accumulation > 1:
         raise InputError("DeepSpeed counts accumulation by itself; take DDP or FSDP for --gradient-accumulation-steps")
     datasets.disable_progress_bars()

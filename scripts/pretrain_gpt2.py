@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from helpers.machine import mixed_precision
 from helpers.profiles import load_profile  # before Hugging Face's libraries: it may set them offline
 from takehome.accelerator import SharedStop, gather_by_layer, make_accelerator
 from takehome.commandline import Parser, Stopped, StopSignals, number, run_program
@@ -85,7 +86,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
         **{name: str(value) for name, value in vars(defaults).items() if hasattr(given, name) and value is not None},
         sequence_length=str(defaults.block_size),  # a text, so that its range is checked as on the command line
         mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION", bf16),
-        use_cpu=profile.use_cpu,
+        use_cpu=profile.wants_cpu,
     )
     if given.dataset is None:
         parser.set_defaults(dataset_config=defaults.config, dataset_revision=defaults.revision)
@@ -213,6 +214,8 @@ def open_accelerator(options: Options) -> "Accelerator":
         log_with=None if options.report_to == "none" else options.report_to,
         project_config=utils.ProjectConfiguration(str(folder), logging_dir=str(folder / "tracking")),
     )
+    if recipe.mixed_precision == "bf16" and mixed_precision(True, accelerator.device.type) == "fp16":
+        raise InputError("this GPU has no instructions for bf16: take --mixed-precision no")
     if accelerator.distributed_type == "DEEPSPEED":  # it divides and clips by itself
         accelerator.state.deepspeed_plugin.deepspeed_config.update(
             train_micro_batch_size_per_gpu=recipe.per_device_train_batch_size,

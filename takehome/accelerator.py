@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from helpers.machine import device_kind
 from takehome.commandline import StopSignals
 from takehome.errors import InputError, one_line
 
@@ -14,17 +15,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Result = TypeVar("Result")
-
-
-def device_kind(use_cpu: bool = False) -> str:
-    """The device that every program takes, "cuda", "mps" or "cpu"; `use_cpu` is what the profile or the user says."""
-    import torch
-
-    if use_cpu:
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def make_accelerator(use_cpu: bool, **settings) -> Accelerator:

@@ -58,25 +58,30 @@ def predict(model: torch.nn.Module, batches: Batches, evaluated: int, settings: 
         evaluated: rows that are read without training, in the whole run.
         settings: of the run.
     """
-    seconds = time_step(model, batches, settings.bf16)
+    seconds = time_step(model, batches, settings.bf16, settings.fp16)
     if settings.activation_checkpointing:
         seconds *= 4 / 3  # the timed steps do without
     forward = evaluated / settings.processes / settings.per_device_train_batch_size / 3  # a third of a step
     seconds *= settings.steps * settings.gradient_accumulation_steps + forward
     seconds += settings.steps * time_update(model)
+    if settings.device == "cuda":  # the timed steps are no part of the run
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
     return Forecast(settings.steps, seconds, predict_memory(model, settings))
 
 
-def time_step(model: torch.nn.Module, batches: Batches, bf16: bool) -> float:
+def time_step(model: torch.nn.Module, batches: Batches, bf16: bool, fp16: bool = False) -> float:
     """Seconds of forward and backward pass, the mean of the timed batches; the model stays as it was."""
     import torch
 
     device, seconds = next(model.parameters()).device, []
+    half = torch.float16 if fp16 else torch.bfloat16
     model.train()
     with torch.random.fork_rng():
         for batch in [batches.first, *batches.timed]:
             start = time.perf_counter()
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, dtype=half, enabled=bf16 or fp16):
                 loss = model(**batch.to(device)).loss
             loss.backward()
             loss.item()  # waits for a GPU
@@ -120,7 +125,7 @@ def predict_memory(model: torch.nn.Module, settings: Settings) -> int | None:
         sequence_length=settings.max_length,
         padded=True,
         task="sequence-classification",
-        precision="bf16" if settings.bf16 else "fp32",
+        precision="bf16" if settings.bf16 else "fp16" if settings.fp16 else "fp32",
         device="cuda" if settings.device == "cuda" else "cpu",
         activation_checkpointing=settings.activation_checkpointing,
     )

@@ -135,7 +135,7 @@ def read_config(options: Launch, examples: Path) -> dict[str, Any]:
 def check_machine(config: dict[str, Any], file: Path, profile: Profile) -> None:
     """Raises InputError if the launch file asks for what is not here: GPUs, DeepSpeed, a port, a number format."""
     local, use_cpu, gpus = config["num_processes"] // config["num_machines"], config.get("use_cpu", False), 0
-    if not use_cpu and profile.use_cpu:
+    if not use_cpu and profile.wants_cpu:
         raise InputError(
             f"{file} asks for GPUs, the profile for the CPU (use_cpu); take a *_cpu.yaml, or a --profile for GPUs"
         )

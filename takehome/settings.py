@@ -43,11 +43,13 @@ class Settings:
     bf16: bool | None  # None until it is known which is faster
     activation_checkpointing: bool
     seed: int
+    fp16: bool = False  # on a GPU that has no bf16
 
     @property
     def precision(self) -> str:
         """Of the weights and of what is computed."""
-        return "fp32 weights, bf16 autocast" if self.bf16 else "fp32"
+        half = "bf16" if self.bf16 else "fp16" if self.fp16 else ""
+        return f"fp32 weights, {half} autocast" if half else "fp32"
 
 
 def learning_rate(width: int, lora: bool) -> float:

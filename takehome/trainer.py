@@ -195,6 +195,7 @@ def training_arguments(settings: Settings, work: Path) -> TrainingArguments:
             seed=settings.seed,
             use_cpu=settings.device == "cpu",
             bf16=settings.bf16,
+            fp16=settings.fp16,
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_steps,
             weight_decay=settings.weight_decay,

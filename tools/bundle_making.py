@@ -262,7 +262,7 @@ def download(repositories: list[Repository], bundle: Path) -> list[str]:
 def local_profile(profile: Profile, folders: dict[tuple[str, str], str]) -> str:
     """The profile as TOML, every id a path beside it."""
     lines = ['inherits = "reduced"', f"description = {toml(profile.description + ', from the bundle')}"]
-    lines += [f"use_cpu = {toml(profile.use_cpu)}", "offline = true"]
+    lines += [f"use_cpu = {toml(profile.wants_cpu)}", "offline = true"]
     for name, task in profile.tables.items():
         values = {key: value for key, value in dataclasses.asdict(task).items() if value is not None}
         for key in PLACES & values.keys():

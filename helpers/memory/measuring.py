@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from helpers.memory.report import NOT_SEEN, size_text
@@ -35,28 +36,45 @@ class Measurement:
         return f"{text}\n{NOT_SEEN}" if self.device == "cuda" else text
 
 
-def measure(step) -> Measurement:
+def measure(step: Callable[[], object]) -> Measurement:
     """Calls `step()` and reports the most memory that tensors held at once while it ran.
 
-    `step` is anything without arguments: one training step, or a whole `trainer.train`. With the model on CUDA it is
-    `torch.cuda.max_memory_allocated`, which counts every tensor on the device. On the CPU every tensor operation is
-    watched, and each tensor that takes part counts: one that existed before (the model, the optimizer's state) from the
-    start, a new one from its creation until it is freed. A tensor that the run never touches does not count, nor does
-    work in other processes or threads, such as a DataLoader's workers.
+    `step` is anything without arguments: one training step, or a whole `trainer.train`. Each tensor that takes part
+    counts: one that existed before (the model, the optimizer's state) from the start, a new one from its creation until
+    it is freed. What stood in memory before and the run never touches does not count: models of earlier cells, say.
+
+    With anything on CUDA it is the allocator's peak, `torch.cuda.max_memory_allocated`, reset before the run, less what
+    stood on the GPU before and was not touched. On the CPU every tensor operation is watched; work in other processes
+    or threads, such as a DataLoader's workers, is not seen.
     """
     import torch
 
-    from helpers.memory.tracker import Tracker
+    from helpers.memory.tracker import Touched, Tracker
 
     start = time.perf_counter()
     gc.collect()
-    if torch.cuda.is_available() and torch.cuda.memory_allocated():  # a GPU alone does not say that it is used
-        torch.cuda.reset_peak_memory_stats()
-        result = step()
-        return Measurement(torch.cuda.max_memory_allocated(), time.perf_counter() - start, "cuda", result)
+    before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
     existing = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    if before:  # a GPU alone does not say that it is used
+        touched = Touched(tensor for tensor in existing if _on_this_gpu(tensor))
+        del existing
+        torch.cuda.reset_peak_memory_stats()
+        with touched:
+            result = step()
+        peak = torch.cuda.max_memory_allocated() - max(0, before - touched.size)
+        return Measurement(peak, time.perf_counter() - start, "cuda", result)
     tracker = Tracker(existing)
     del existing
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
     with tracker:
         result = step()
+    if torch.cuda.is_initialized() and (peak := torch.cuda.max_memory_allocated()):  # the step itself moved to the GPU
+        return Measurement(peak, time.perf_counter() - start, "cuda", result)
     return Measurement(tracker.peak, time.perf_counter() - start, "cpu", result)
+
+
+def _on_this_gpu(tensor) -> bool:
+    import torch
+
+    return tensor.is_cuda and tensor.get_device() == torch.cuda.current_device()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -105,3 +106,37 @@ class Tracker(TorchDispatchMode):
             self._reuse(arguments[0])
         self.add(result)
         return result
+
+
+class Touched(TorchFunctionMode):
+    """Within `with touched:` it notes which of the tensors from before take part; `size` is their bytes together.
+
+    It looks at what Python calls, parameters and optimizer state among it, and leaves autograd as it is: unlike the
+    tracker it does not change what a GPU's allocator sees.
+    """
+
+    def __init__(self, existing):
+        super().__init__()
+        self.size, self.existing = 0, {}
+        for storage in (_storage_of(tensor) for tensor in with_gradients(existing)):
+            if storage is not None:
+                self.existing[id(storage)] = weakref.ref(storage)
+
+    def _look(self, tree) -> None:
+        for tensor in tree_iter(tree):
+            storage = _storage_of(tensor) if self.existing and isinstance(tensor, torch.Tensor) else None
+            if storage is not None and (before := self.existing.pop(id(storage), None)) and before() is storage:
+                self.size += -(-storage.nbytes() // CUDA_BLOCK) * CUDA_BLOCK
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        self._look((arguments, keywords, result))
+        return result
+
+
+def with_gradients(tensors):
+    """The tensors, each followed by its gradient if it is a leaf that has one: nothing else may refer to that."""
+    for tensor in tensors:
+        yield tensor
+        if tensor.is_leaf and tensor.grad is not None:
+            yield tensor.grad
