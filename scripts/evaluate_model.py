@@ -183,6 +183,18 @@ def training_data(place: str) -> dict[str, Any]:
     return {}
 
 
+def say_cut(classifier: Classifier, dataset: Dataset) -> None:
+    """Says how many texts are longer than what the model reads, of up to 2,000 of them."""
+    longest, sample = classifier.max_length, dataset.select(range(min(2000, len(dataset))))
+    cut = 0
+    for batch in sample.iter(100):
+        texts = [text[: 20 * longest] for text in batch["text"]]  # a token has four or five characters
+        cut += sum(len(ids) > longest for ids in classifier.tokenizer(texts, truncation=False)["input_ids"])
+    if cut:
+        of = "the first " if len(sample) < len(dataset) else ""
+        say(f"{cut:,} of {of}{len(sample):,} texts are longer than the {longest:,} tokens that are read, and cut there")
+
+
 def predict(classifier: Classifier, dataset: Dataset, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (indices of rows, probabilities [rows, classes]); rows of similar length share a batch."""
     import torch
@@ -313,6 +325,7 @@ def evaluate(options: Options) -> None:
         raise InputError(f"--output-dir: {error}") from error
     classifier = load_classifier(options.model, options.max_length)
     table, dataset = read_texts(options, classifier.names)
+    say_cut(classifier, dataset)
     labels = dataset.with_format("numpy", columns=["label"])[:]["label"] if table.label_column else None
     try:
         predictions = predict_all(classifier, dataset, labels, options.per_device_eval_batch_size)

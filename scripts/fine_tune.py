@@ -41,7 +41,8 @@ from takehome.forecast import Forecast, duration, peak_memory
 from takehome.metrics import Majority, Scores
 from takehome.models import is_local
 from takehome.settings import Settings, choose_epochs, class_weights, evaluation_steps, learning_rate
-from takehome.texts import Facts, LoadedTokenizer, Source, bad_checkpoint, column, describe, load_tokenizer, prepare
+from takehome.texts import Facts, Source, column, describe, prepare
+from takehome.tokenizer import LoadedTokenizer, bad_checkpoint, load_tokenizer, save_tokenizer
 from takehome.unfinished import (
     MODEL,
     begin_data,
@@ -219,6 +220,8 @@ def announce(options: Options, facts: Facts, trainer: TextTrainer, predicted: Fo
         f"{settings.steps:,} steps of {settings.batch_size} rows, {epochs:.3g} {'epoch' if epochs == 1 else 'epochs'}"
         f"{processes}; validation every {settings.eval_steps:,} steps",
     )
+    if (warm_up := settings.warmup_steps) >= settings.steps:
+        note(f"--warmup-steps {warm_up:g} is as long as the run: the rate rises to its end and never falls; take fewer")
     memory, beside = predicted.step_memory_bytes, ""
     if settings.device != "cuda" and (peak := peak_memory(False)):  # of the timed steps
         beside = f"; about {peak / 1e9:.2f} GB with Python and the libraries"
@@ -333,7 +336,7 @@ def write_output(options: Options, trainer: TextTrainer, results: Results) -> No
     model = model.merge_and_unload() if options.lora else model
     with whole(options.output_dir, MODEL) as folder:
         model.save_pretrained(folder)
-        trainer.processing_class.save_pretrained(folder)
+        save_tokenizer(trainer.processing_class, folder)
         write_results(folder, results, hub=not is_local(options.checkpoint))
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors are written for the owner alone

@@ -148,9 +148,17 @@ def settle_labels(path, splits: dict[str, Split], label: str, wanted: Wanted, re
         remarks.append(f"Column {label!r} has labels as texts and as numbers; all read as texts.")
     for split in splits.values():
         numbers = {n: known.get(key(spelling), -1) for n, spelling in enumerate(split.spellings)}
+        strange = sorted({spelling for n, spelling in enumerate(split.spellings) if numbers[n] < 0})
         split.rows = split.rows.assign(label=split.rows.label.map(numbers).astype(np.int32))
-        split.drop(split.rows.label < 0, "with a label that train has not", remarks)
+        split.drop(split.rows.label < 0, f"with a label that train has not ({listed(strange, 3)})", remarks)
+        if wanted.labels is None and (gone := _without_rows(names, split)):
+            remarks.append(f"No row{split.where} has the label {listed(gone, 5)}.")
     return names
+
+
+def _without_rows(names: list[str], split: Split) -> list[str]:
+    """The classes that have no row in a split that has some."""
+    return [] if split.rows.empty else [names[n] for n in sorted(set(range(len(names))) - set(split.rows.label))]
 
 
 def _name(spellings: dict[str, int], remarks: list[str]) -> str:

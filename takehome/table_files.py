@@ -19,6 +19,7 @@ from pathlib import Path
 from helpers.hub_errors import explain
 from takehome.encodings import KNOWN, Encoding, find_encoding, lines
 from takehome.errors import InputError, one_line
+from takehome.packed import PACKED, is_packed, told_as, unpack
 from takehome.text_files import looks_like_json, read_csv, read_json
 from takehome.values import BATCH_ROWS, Records, Sheet, words
 from takehome.wording import counted, first_sentence, listed
@@ -85,20 +86,38 @@ def open_splits(place: Place, folder: Path, remarks: list[str]) -> dict[str, She
         declared = card.read_bytes()[:20_000] if card.is_file() else b""
         if place.config or (declared.startswith(b"---") and (b"configs:" in declared or b"dataset_info:" in declared)):
             return _hub(place, str(path.resolve()), folder, remarks)
-        return _directory(path, place.encoding, remarks)
+        return _directory(path, place.encoding, folder, remarks)
     if path.is_symlink() and not path.exists():
         raise InputError(f"{place.path}: is a link to {path.readlink()}, which is not there; give the file itself")
+    if path.is_file() and is_packed(path, SUFFIXES):
+        return _unpacked(path, place.encoding, folder, remarks)
     if path.exists():
-        return {"train": _file(path, place.encoding, remarks)}
+        return {"train": _file(path, place.encoding, folder, remarks)}
     hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(place.path)) and not path.parent.exists()
-    if hub_id and path.suffix not in (*SUFFIXES, ".txt"):
+    if hub_id and path.suffix not in (*SUFFIXES, *PACKED, ".txt"):
         return _hub(place, str(place.path), folder, remarks)
-    near = [file.name for file in path.parent.glob("*") if file.suffix in SUFFIXES] if path.parent.is_dir() else []
+    near = [file.name for file in path.parent.glob("*") if _is_table(file)] if path.parent.is_dir() else []
     there = f"; {path.parent} has {listed(sorted(near), 8)}" if near else "; check the path"
     raise InputError(f"{place.path}: no such file or directory{there}")
 
 
-def _directory(place: Path, told: str | None, remarks: list[str]) -> dict[str, Sheet]:
+def _unpacked(path: Path, told: str | None, folder: Path, remarks: list[str]) -> dict[str, Sheet]:
+    """The tables of a packed file; messages name it, and not where it was unpacked."""
+
+    def named(records: Records) -> Records:
+        with told_as(path, there):
+            yield from records
+
+    there = unpack(path, folder, SUFFIXES, remarks)
+    with told_as(path, there):
+        if there.is_dir():
+            splits = _directory(there, told, folder, remarks)
+        else:
+            splits = {"train": _file(there, told, folder, remarks)}
+    return {name: Sheet(sheet.columns, named(sheet.records)) for name, sheet in splits.items()}
+
+
+def _directory(place: Path, told: str | None, folder: Path, remarks: list[str]) -> dict[str, Sheet]:
     folders = {sub: _split_of(sub.name) for sub in sorted(place.iterdir()) if sub.is_dir()}
     splits = {split: _text_files(sub, told, remarks) for sub, split in folders.items() if split and _class_folders(sub)}
     if splits:
@@ -107,7 +126,7 @@ def _directory(place: Path, told: str | None, remarks: list[str]) -> dict[str, S
         return {"train": _text_files(place, told, remarks)}
     files = _tables(place)
     if len(files) == 1:
-        return {"train": _file(files[0], told, remarks)}
+        return {"train": _file(files[0], told, folder, remarks)}
     found: dict[str | None, list[Path]] = {}
     for file in files:
         found.setdefault(_split_of(file.stem) or SPLITS.get(file.parent.name.lower()), []).append(file)
@@ -116,14 +135,18 @@ def _directory(place: Path, told: str | None, remarks: list[str]) -> dict[str, S
     if None in found:
         names = listed((str(file.relative_to(place)) for file in files), 8)
         raise InputError(f"{place}: which file? It holds {names}; name one, or call them train, validation and test")
-    return _with_train(place, {split: _chain(group, told, remarks) for split, group in found.items()})
+    return _with_train(place, {split: _chain(group, told, folder, remarks) for split, group in found.items()})
 
 
 def _tables(place: Path) -> list[Path]:
     """Files of tables, up to two directories down: what is deeper is no data set, and a disk would take long."""
-    found = [file for depth in ("*", "*/*", "*/*/*") for file in place.glob(depth) if file.suffix.lower() in SUFFIXES]
+    found = [file for depth in ("*", "*/*", "*/*/*") for file in place.glob(depth) if _is_table(file)]
     files = sorted(file for file in found if not file.is_dir())
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(place).parts)]
+
+
+def _is_table(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES or (file.suffix.lower() != ".zip" and is_packed(file, SUFFIXES))
 
 
 def _split_of(name: str) -> str | None:
@@ -174,8 +197,8 @@ def _text_files(place: Path, told: str | None, remarks: list[str]) -> Sheet:
     return Sheet(["text", "label"], records())
 
 
-def _chain(files: list[Path], told: str | None, remarks: list[str]) -> Sheet:
-    parts = [_file(file, told, remarks) for file in files]
+def _chain(files: list[Path], told: str | None, folder: Path, remarks: list[str]) -> Sheet:
+    parts = [_file(file, told, folder, remarks) for file in files]
     for file, part in zip(files, parts, strict=True):
         if part.columns != parts[0].columns:
             raise InputError(
@@ -221,7 +244,9 @@ def _hub(place: Place, name: str, folder: Path, remarks: list[str]) -> dict[str,
 # ------------------------------------------------------------------ files
 
 
-def _file(path: Path, told: str | None, remarks: list[str]) -> Sheet:
+def _file(path: Path, told: str | None, folder: Path, remarks: list[str]) -> Sheet:
+    if path.is_file() and is_packed(path, SUFFIXES):
+        return _unpacked(path, told, folder, remarks)["train"]
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"

@@ -29,9 +29,11 @@ from takehome.cleaning import (
 )
 from takehome.columns import Raw, Wanted, choose_label, choose_text, stage, write_arrow
 from takehome.errors import InputError, printable
+from takehome.packed import UNPACKED
 from takehome.scratch import scratch_folder
 from takehome.table_files import Place, open_splits
 from takehome.values import order
+from takehome.wording import listed
 
 if TYPE_CHECKING:
     import datasets
@@ -104,7 +106,8 @@ def read_table(
             table = _build(path, raws, folder, wanted, remarks)
             for raw in raws.values():
                 raw.file.unlink()
-            shutil.rmtree(folder / "hub", ignore_errors=True)
+            for made in ("hub", UNPACKED):
+                shutil.rmtree(folder / made, ignore_errors=True)
             return table
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -154,12 +157,16 @@ def _choose_columns(path, raws: dict[str, Raw], wanted: Wanted, remarks: list[st
     text, label = choose_text(path, raw, wanted, remarks), None
     if wanted.labelled is not False:
         label = choose_label(path, raw, text, wanted, remarks)
-    for name, raw in raws.items():
-        for column in filter(None, (text, label)):
-            if column not in raw.columns and raw.rows:
-                raise InputError(
-                    f"{path}: {name} has no column {column!r} as train has; rename it, or leave {name} out"
-                )
+    for name, raw in list(raws.items()):
+        if text not in raw.columns and raw.rows:
+            raise InputError(f"{path}: {name} has no column {text!r} as train has; rename it, or leave {name} out")
+        if label and label not in raw.columns and raw.rows:
+            others = [own for own, c in raw.columns.items() if own != text and c.looks_like_labels(raw.rows)]
+            if others:  # else it is a competition's test, whose labels are kept back
+                said = f"{name} has no column {label!r} as train has, but {others[0]!r}"
+                raise InputError(f"{path}: {said}; rename it, or leave {name} out")
+            remarks.append(f"Not read: {name}, which has no column {label!r} (it has {listed(raw.columns, 5)}).")
+            raws.pop(name).file.unlink()
     return text, label
 
 

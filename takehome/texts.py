@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Collection
@@ -13,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from helpers.hub_errors import explain
 from takehome.checkpoints import write_file
 from takehome.errors import InputError, one_line, printable
-from takehome.models import SAFE
 from takehome.tables import Table, read_table
+from takehome.tokenizer import LoadedTokenizer, unknown_share
 from takehome.values import hash64, visible
 
-ROOT = Path(__file__).resolve().parent.parent
 MAX_VALIDATION = 5000  # rows: training evaluates often
+MUCH_UNKNOWN = 0.05  # so large a share of unknown tokens is said
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class LoadedTokenizer:
-    """A checkpoint's tokenizer, and what there is to know of its model before the weights are read."""
-
-    tokenizer: Any
-    limit: int  # tokens that the model takes at most
-    width: int  # of its hidden states
-
-
-@dataclass(frozen=True)
 class Facts:
     """What was found in the data, and how it was divided and cut: `facts.json`, and "data" in metrics.json."""
 
@@ -71,6 +60,7 @@ class Facts:
     tokens_median: float
     tokens_95: float  # so many tokens or fewer have 95 % of the texts
     cut_share: float  # of the texts that are longer than max_length
+    unknown_share: float  # of the tokens that stand for what the tokenizer does not know, or for a single byte
     rows: dict[str, int]  # of train, validation and test
     counts: dict[str, list[int]]  # rows of each class, by class id, in train, validation and test
     width: int  # of the model's hidden states
@@ -236,41 +226,6 @@ def divide(table: Table, seed: int, max_train_samples: int | None, remarks: list
 # ------------------------------------------------------------------ tokens
 
 
-def load_tokenizer(checkpoint: str, revision: str | None = None, max_length: int | None = None) -> LoadedTokenizer:
-    """The tokenizer of a checkpoint, with a token to pad with.
-
-    Raises:
-        InputError: there is no such checkpoint, it has no tokenizer that can pad, or it takes fewer than `max_length`.
-    """
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision, **SAFE)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **SAFE)
-    except Exception as cause:  # not there, not JSON, an unknown architecture, no network: each has its own
-        raise bad_checkpoint(checkpoint, cause) from cause
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if tokenizer.pad_token is None:
-        raise InputError(f"--checkpoint {checkpoint}: its tokenizer has no token to pad with: take another")
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
-    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # they count from there
-    limit = min(positions, tokenizer.model_max_length)
-    limit = limit if limit < 10**9 else 512
-    if max_length and max_length > limit:
-        raise InputError(f"--max-length {max_length}: {checkpoint} takes at most {limit} tokens: take fewer")
-    return LoadedTokenizer(tokenizer, int(limit), getattr(config, "hidden_size", 768))
-
-
-def bad_checkpoint(checkpoint: str, cause: Exception) -> InputError:
-    """What is wrong with a checkpoint that could not be loaded."""
-    said = str(cause) if isinstance(cause, InputError) else explain(cause, checkpoint)
-    ours = "" if Path(checkpoint).exists() else "; or take a model that is here, such as --checkpoint "
-    ours += os.path.relpath(ROOT / "data/models/distilbert") if ours else ""
-    return InputError(f"--checkpoint {one_line(said, 600)}{ours}")
-
-
 def prepare(
     source: Source,
     loaded: LoadedTokenizer,
@@ -300,7 +255,8 @@ def prepare(
     table = source.read(folder)
     remarks = list(table.remarks)
     parts, digest = divide(table, seed, max_train_samples, remarks)
-    lengths = _sample_lengths(parts["train"], loaded, seed)
+    sample = _sample_tokens(parts["train"], loaded, seed)
+    lengths = np.array([len(ids) for ids in sample])
     limit = loaded.limit
     length = max_length or min(limit, 8 * math.ceil(max(8, np.percentile(lengths, 95)) / 8))
     for name, part in parts.items():
@@ -317,6 +273,7 @@ def prepare(
         max_length=int(length),
         tokens_median=float(np.median(lengths)),
         tokens_95=float(np.percentile(lengths, 95)),
+        unknown_share=unknown_share(sample, loaded.tokenizer),
         cut_share=float((lengths > length).mean() if length < limit else (lengths >= limit).mean()),
         rows={name: len(part.rows) for name, part in parts.items()},
         counts=counts,
@@ -333,11 +290,11 @@ def _encode(tokenizer, texts: list[str], length: int) -> list[list[int]]:
     return tokenizer([text[: 20 * length] for text in texts], truncation=True, max_length=length)["input_ids"]
 
 
-def _sample_lengths(part: Part, loaded: LoadedTokenizer, seed: int) -> np.ndarray:
-    """Tokens of up to 2,000 texts [texts], at most `limit` each."""
+def _sample_tokens(part: Part, loaded: LoadedTokenizer, seed: int) -> list[list[int]]:
+    """Token ids of up to 2,000 texts, at most `limit` each."""
     sample = np.sort(np.random.default_rng(seed).permutation(part.rows)[:2000])
     batches = part.dataset.select(sample).iter(100)
-    return np.array([len(ids) for batch in batches for ids in _encode(loaded.tokenizer, batch["text"], loaded.limit)])
+    return [ids for batch in batches for ids in _encode(loaded.tokenizer, batch["text"], loaded.limit)]
 
 
 def _tokenise(part: Part, tokenizer, length: int, file: Path) -> None:
@@ -359,6 +316,10 @@ def _tokenise(part: Part, tokenizer, length: int, file: Path) -> None:
 
 def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str, str]]:
     """What was found, in lines of (topic, text); `data` and `max_length` as the user gave them."""
+    strange = (
+        f"{facts.unknown_share:.0%} of the tokens are unknown to the checkpoint's tokenizer, or single bytes: take "
+    )
+    strange += "a checkpoint that was pretrained on texts of this kind, such as a multilingual one"
     total = np.sum(list(facts.counts.values()), axis=0)
     named = [f"{one_line(facts.labels[i], 60)} {total[i]:,}" for i in np.argsort(-total, kind="stable")]
     if len(named) > 12:
@@ -379,4 +340,5 @@ def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str,
             f"median {facts.tokens_median:.0f} tokens, 95 % have at most {facts.tokens_95:.0f}; "
             f"--max-length {facts.max_length} ({chosen}) cuts {facts.cut_share:.1%}",
         ),
+        *([("", strange)] if facts.unknown_share > MUCH_UNKNOWN else []),
     ]

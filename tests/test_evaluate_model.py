@@ -231,6 +231,15 @@ def test_texts_are_read_as_far_as_in_training(model, tmp_path):
     assert lengths == [24, 256, 40]
 
 
+def test_texts_that_are_cut_are_said(model, tmp_path, capsys):
+    data = write_csv(tmp_path / "a.csv", documents()[:39])
+    for length, said in ((24, "39 of 39 texts are longer than the 24 tokens that are read, and cut there"), (256, "")):
+        assert run(model, data, tmp_path / f"{length}", "--max-length", length) == 0
+        out = capsys.readouterr()
+        assert said in out.out if said else "texts are longer" not in out.out
+        assert "longer than the specified maximum" not in out.err
+
+
 def test_of_a_directory_the_test_split_is_taken(model, tmp_path, capsys):
     write_csv(tmp_path / "train.csv", documents()[:50])
     write_csv(tmp_path / "test.csv", documents()[50:80])

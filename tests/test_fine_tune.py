@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -195,6 +196,21 @@ def test_lora_is_merged(small, tmp_path):
     name = "distilbert.transformer.layer.0.attention.q_lin.weight"
     assert (model.get_parameter(name) != base.get_parameter(name)).any()
     assert "Warning" not in run.text
+
+
+def test_what_a_tokenizer_was_last_used_with_is_not_saved(small, tmp_path):
+    """Some checkpoints come with padding and a cut at 128 tokens in their tokenizer.json."""
+    checkpoint = shutil.copytree(MODEL, tmp_path / "checkpoint")
+    there = json.loads((checkpoint / "tokenizer.json").read_text("utf-8"))
+    there["truncation"] = {"direction": "Right", "max_length": 128, "strategy": "LongestFirst", "stride": 0}
+    there["padding"] = {"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": None}
+    there["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    (checkpoint / "tokenizer.json").write_text(json.dumps(there), encoding="utf-8")
+    told = ("--max-steps=4", "--max-length=32", "--warmup-steps=500")
+    run = Run(tmp_path / "model", small, *told, checkpoint=str(checkpoint)).finish()
+    saved = json.loads((run.output / "tokenizer.json").read_text("utf-8"))
+    assert saved["truncation"] is None and saved["padding"] is None
+    assert "--warmup-steps 500 is as long as the run" in run.text[: run.text.index("step 4")]
 
 
 # --- Bad input -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ load_profile("reduced")  # offline, before any library is imported
 
 from takehome import texts  # noqa: E402
 from takehome.columns import MAX_CHARACTERS  # noqa: E402
+from takehome.tokenizer import load_tokenizer  # noqa: E402
 
 MODEL = str(ROOT / "data/models/distilbert")
 
@@ -29,7 +30,7 @@ def test_a_large_table_is_prepared(rows, classes, tmp_path):
     """With 3, 7 and 77 classes the shares, rounded one by one, are more rows than a part may have."""
     data, folder = write(tmp_path / "large.csv", rows, classes), tmp_path / "data"
     folder.mkdir()
-    facts = texts.prepare(texts.Source(str(data)), texts.load_tokenizer(MODEL), folder, seed=0, max_train_samples=9000)
+    facts = texts.prepare(texts.Source(str(data)), load_tokenizer(MODEL), folder, seed=0, max_train_samples=9000)
     assert facts.rows == {"train": 9000, "validation": 5000, "test": 5000}
     assert min(facts.counts["train"]) >= 1
     for name in ("validation", "test"):

@@ -1,19 +1,24 @@
 """takehome/tables.py: files as other people make them are read, repaired and explained, or refused in one line."""
 
+import bz2
+import gzip
+import io
 import json
+import lzma
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from takehome import columns, scratch, table_files
+from takehome import columns, packed, scratch, table_files
 from takehome.errors import InputError
 from takehome.tables import read_table
 
@@ -559,10 +564,114 @@ def test_splits_of_a_directory(tmp_path):
         "test": 7,
     }
     assert table.remarks == [
-        "1 row of validation with a label that train has not left out (row 8).",
+        "1 row of validation with a label that train has not (unheard of) left out (row 8).",
         "1 row of train whose text is also in test left out (row 8).",
     ]
     assert table.splits["test"].features == table.dataset.features
+
+
+def test_a_test_split_whose_labels_were_kept_back(tmp_path):
+    """GLUE's folders as they are downloaded."""
+    rows = "\n".join(f"{text}\t{label}" for text, label in GOOD)
+    put(tmp_path, "SST-2/train.tsv", f"sentence\tlabel\n{rows}\n")
+    put(tmp_path, "SST-2/dev.tsv", "sentence\tlabel\nA good film, all in all\tpositive\nA bad one\tnegative\n")
+    put(tmp_path, "SST-2/test.tsv", "index\tsentence\n0\tNobody knows\n1\tHow good it is\n2\tOr is not\n")
+    table = read_table(tmp_path / "SST-2")
+    assert rows_of(table) == GOOD and set(table.splits) == {"validation"}
+    assert table.remarks == ["Not read: test, which has no column 'label' (it has index, sentence)."]
+
+
+def test_labels_of_which_a_split_has_none_are_said(tmp_path):
+    put(tmp_path, "train.csv", csv_bytes())
+    put(tmp_path, "test.csv", csv_bytes([("Not one good song", "negative"), ("So long ago", "old")]))
+    assert read_table(tmp_path).remarks == [
+        "1 row of test with a label that train has not (old) left out (row 3).",
+        "No row of test has the label positive.",
+    ]
+
+
+def test_a_header_less_table_whose_users_repeat_is_a_question(tmp_path):
+    rows = "".join(f'{n % 2 * 4},user{n % 5},"{text} {n}"\n' for n in range(40) for text, _ in GOOD[:1])
+    path = put(tmp_path, "a.csv", rows)
+    with pytest.raises(InputError, match="column 1, column 2 may each be the label; choose one with --label-column"):
+        read_table(path)
+    assert read_table(path, label_column="column 1").labels == ["0", "4"]
+
+
+# ------------------------------------------------------------------ packed files
+
+
+def zip_of(**files):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/") if name[0] != "_" else name, content)
+    return out.getvalue()
+
+
+SPLIT = {"d__train.csv": csv_bytes(), "d__test.csv": csv_bytes([("Fine, all of it", "positive"), ("Bad", "negative")])}
+PACKED_FILES = {
+    "a.csv.gz": gzip.compress(csv_bytes()),
+    "a.jsonl.bz2": bz2.compress("\n".join(json.dumps({"text": t, "label": label}) for t, label in GOOD).encode()),
+    "a.tsv.xz": lzma.compress("".join(f"{t}\t{label}\n" for t, label in [("text", "label"), *GOOD]).encode()),
+    "a.zip": zip_of(**{"__MACOSX/._a.csv": b"x", "a.csv": csv_bytes(), "readme.md": b"what it is"}),
+    "b.zip": zip_of(**SPLIT, LICENSE=b"free"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED_FILES)
+def test_a_packed_table_is_read_as_the_table_in_it(name, tmp_path):
+    table = read_table(put(tmp_path, name, PACKED_FILES[name]), cache_dir=tmp_path / "cache")
+    assert rows_of(table) == GOOD
+    assert table.remarks == [] and set(table.splits) == ({"test"} if name == "b.zip" else set())
+    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert {path.suffix for path in left} == {".arrow"}, "what was unpacked is gone"
+
+
+def test_packed_parts_of_a_directory(tmp_path):
+    for split, rows in (("train", GOOD), ("test", [("Fine, all of it", "positive"), ("Bad", "negative")])):
+        put(tmp_path, f"{split}/data.csv.gz", gzip.compress(csv_bytes(rows)))
+    table = read_table(tmp_path)
+    assert rows_of(table) == GOOD and len(table.splits["test"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv.gz", gzip.compress(csv_bytes() * 50)[:-20], "cannot be unpacked"),
+        ("a.csv.xz", b"no such thing", "cannot be unpacked"),
+        ("a.zip", zip_of(a=b"x")[:-9], "cannot be unpacked"),
+        ("a.zip", zip_of(**{"a.png": b"x"}), "no table in it (a.png); unpack it"),
+        ("a.zip", zip_of(), "no table in it (it is empty)"),
+        ("a.zip", zip_of(**{"../a.csv": csv_bytes()}), "holds ../a.csv, a name that leads out of it"),
+        ("a.csv.gz", gzip.compress(b"text,label\n"), "a.csv.gz: has no rows"),
+        ("a.csv.gz", gzip.compress(csv_bytes() + b'"open,good\nand never closed'), "a.csv.gz, row 8 (line 8)"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_one_line(name, content, said, tmp_path):
+    path = put(tmp_path, name, content)
+    with pytest.raises(InputError) as caught:
+        read_table(path, cache_dir=tmp_path / "cache")
+    assert str(caught.value).startswith(str(path)) and said in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_workbook_is_read_where_openpyxl_is_there(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl", reason="the group `files` is not installed")
+    book = openpyxl.Workbook()
+    book.create_sheet("notes").append(["nothing"])
+    for row in [("text", "label"), (), *((text, n % 2) for n, (text, _) in enumerate(GOOD))]:
+        book.active.append(row)
+    book.save(path := tmp_path / "a.xlsx")
+    table = read_table(path)
+    assert rows_of(table) == [(text, str(n % 2)) for n, (text, _) in enumerate(GOOD)]
+    assert table.remarks == ["Of a.xlsx the sheet 'Sheet' is read, and not notes."]
+
+
+def test_without_openpyxl_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(packed.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"a\.xlsx: an Excel file: pip install openpyxl, or save it as CSV UTF-8"):
+        read_table(put(tmp_path, "a.xlsx", zip_of(**{"xl/workbook.xml": b"x"})))
 
 
 def test_a_directory_of_texts(tmp_path):

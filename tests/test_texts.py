@@ -15,6 +15,7 @@ import datasets  # noqa: E402
 from takehome import texts  # noqa: E402
 from takehome.errors import InputError  # noqa: E402
 from takehome.tables import Table  # noqa: E402
+from takehome.tokenizer import load_tokenizer  # noqa: E402
 
 MODEL = str(ROOT / "data/models/distilbert")
 DOCUMENTS = ROOT / "data/documents.csv"
@@ -77,7 +78,7 @@ def test_splits_that_the_data_has_are_kept_and_do_not_leak(rows, tmp_path):
     write_csv(folder / "test.csv", rows[:40])
     shouted = [[text.upper().replace(",", " ,"), label] for text, label in rows[:10]]
     write_csv(folder / "train.csv", [*rows[40:240], *shouted])
-    facts = texts.prepare(texts.Source(str(folder)), texts.load_tokenizer(MODEL), work, seed=42)
+    facts = texts.prepare(texts.Source(str(folder)), load_tokenizer(MODEL), work, seed=42)
     assert facts.rows == {"train": 180, "validation": 20, "test": 40}
     assert sum(map(sum, facts.counts.values())) == 240  # the ten that stand in test, too, are gone
     assert facts.max_length % 8 == 0
@@ -178,6 +179,19 @@ def test_a_label_that_is_left_without_a_row_to_train_on_is_said():
 def test_train_equal_to_test_is_named_as_the_reason():
     with pytest.raises(InputError, match=r"here\.csv: each text of train is also in test: give others"):
         texts.divide(table(numbered(30), test=numbered(30, "TEXT")), 1, None, [])
+
+
+def test_texts_that_the_tokenizer_does_not_know_are_said_before_training(tmp_path):
+    for name, checkpoint in (("words", MODEL), ("bytes", str(ROOT / "data/models/gpt2"))):
+        told = {}
+        for language, text in (("English", "A plain sentence, number {}"), ("Russian", "Мама мыла раму, {}")):
+            data = write_csv(tmp_path / f"{name} {language}.csv", [(text.format(n), "ab"[n % 2]) for n in range(40)])
+            facts = texts.prepare(
+                texts.Source(str(data)), load_tokenizer(checkpoint), tmp_path / f"{name}-{language}", seed=0
+            )
+            told[language] = [line for _, line in texts.describe(facts, str(data), None) if "unknown" in line]
+        assert told["English"] == []
+        assert "of the tokens are unknown to the checkpoint's tokenizer" in told["Russian"][0]
 
 
 def test_an_encoding_that_is_told_decides(tmp_path):
