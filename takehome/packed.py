@@ -70,6 +70,8 @@ def unpack(path: Path, folder: Path, inside: tuple[str, ...], remarks: list[str]
 def _archive(path: Path, place: Path, inside: tuple[str, ...]) -> Path:
     with zipfile.ZipFile(path) as archive:
         names = [PurePosixPath(info.filename) for info in archive.infolist() if not info.is_dir()]
+        if out := next((name for name in names if name.is_absolute() or ".." in name.parts), None):
+            raise InputError(f"{path}: holds {one_line(out, 60)}, a name that leads out of it; unpack it")
         hidden = [name for name in names if any(part.startswith((".", "__MACOSX")) for part in name.parts)]
         kept = [name for name in names if name.suffix.lower() in (*inside, ".txt") and name not in hidden]
         if not any(name.suffix.lower() in inside for name in kept) and len({name.parent for name in kept}) < 2:
@@ -78,8 +80,6 @@ def _archive(path: Path, place: Path, inside: tuple[str, ...]) -> Path:
         if size > free:
             raise InputError(f"{path}: unpacked it is {size / 1e6:,.0f} MB, {free / 1e6:,.0f} are free; unpack it")
         for name in kept:
-            if name.is_absolute() or ".." in name.parts:
-                raise InputError(f"{path}: holds {one_line(name, 60)}, a name that leads out of it; unpack it")
             there = place / name
             there.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(str(name)) as source, there.open("wb") as target:
