@@ -645,7 +645,7 @@ def test_packed_parts_of_a_directory(tmp_path):
         ("a.zip", zip_of(), "no table in it (it is empty)"),
         ("a.zip", zip_of(**{"../a.csv": csv_bytes()}), "holds ../a.csv, a name that leads out of it"),
         ("a.csv.gz", gzip.compress(b"text,label\n"), "a.csv.gz: has no rows"),
-        ("a.csv.gz", gzip.compress(csv_bytes() + b'"open,good\nand never closed'), "a.csv.gz, row 8 (line 8)"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a", "label": 1}\n{"text"'), "a.jsonl.gz, line 2: not valid JSON"),
     ],
 )
 def test_what_cannot_be_unpacked_is_one_line(name, content, said, tmp_path):
