@@ -78,6 +78,7 @@ def gather() -> None:
     documents += [path.name for path in ROOT.glob("*.md")]
     documents += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("data/**/README.md")]
     documents += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tools/*.svg")]
+    documents += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("notebooks/pictures/*.svg")]
     for name in documents:
         if (ROOT / name).exists():
             (SOURCE / name).parent.mkdir(parents=True, exist_ok=True)

@@ -179,7 +179,7 @@ def _clean_outputs(outputs: list) -> list:
     for output in cleaned:
         if output.output_type == "stream":  # what a terminal shows of a line that was written over
             output.text = re.sub(r"[^\n]*\r(?!\n)", "", output.text)
-    return cleaned
+    return [output for output in cleaned if output.output_type != "stream" or output.text]
 
 
 def figures(measured: dict) -> str:
