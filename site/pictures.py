@@ -3,7 +3,7 @@
     python site/pictures.py               # those whose source has changed
     python site/pictures.py 01_loop
 
-A notebook shows the SVG, since not every reader of notebooks draws Mermaid. The paper behind it is white in every theme.
+A notebook shows the SVG, since not every reader of notebooks draws Mermaid. Its paper is white in every theme.
 It needs Chromium, the group `site`, and npm the first time.
 """
 
