@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable
 
 from tqdm import tqdm
-from transformers import TrainerCallback
 
 DELAY = 3  # seconds: what is shorter needs no line
 
@@ -28,26 +27,30 @@ def progress(steps: Iterable | None = None, total: int | None = None, done: int 
     )
 
 
-class ProgressLine(TrainerCallback):
-    """Shows the steps of a `Trainer`, the time that is left, and the last loss that was logged."""
+def ProgressLine():  # a class to those who call it; it is made here, where transformers is needed
+    """A callback that shows the steps of a `Trainer`, the time that is left, and the last loss that was logged."""
+    from transformers import TrainerCallback
 
-    def __init__(self):
-        self.line: tqdm | None = None
+    class ProgressLine(TrainerCallback):
+        def __init__(self):
+            self.line: tqdm | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.on_train_end(args, state, control)  # a training that was interrupted left its line
-        if state.is_world_process_zero:
-            self.line = progress(total=state.max_steps, done=state.global_step)
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.on_train_end(args, state, control)  # a training that was interrupted left its line
+            if state.is_world_process_zero:
+                self.line = progress(total=state.max_steps, done=state.global_step)
 
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.line is not None:
-            self.line.update(state.global_step - self.line.n)
+        def on_step_end(self, args, state, control, **kwargs):
+            if self.line is not None:
+                self.line.update(state.global_step - self.line.n)
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.line is not None and "loss" in (logs or {}):
-            self.line.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            if self.line is not None and "loss" in (logs or {}):
+                self.line.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
 
-    def on_train_end(self, args, state, control, **kwargs):
-        if self.line is not None:
-            self.line.close()
-            self.line = None
+        def on_train_end(self, args, state, control, **kwargs):
+            if self.line is not None:
+                self.line.close()
+                self.line = None
+
+    return ProgressLine()

@@ -60,6 +60,19 @@ def test_a_bundle_names_each_of_its_files(repository, capsys):
     assert snapshot(bundle) == before
 
 
+def test_a_site_that_is_built_comes_along_and_is_installed(repository, capsys):
+    root, make = repository
+    fill(root / "site" / "_build" / "html", {"index.html": "the site", "static/a.js": "script"})
+    bundle, course = root.parent / "bundle", root.parent / "course"
+    assert make(bundle) == 0 and "with the site, as it was built" in capsys.readouterr().out
+    course.mkdir()
+    for again in (False, True):
+        assert classroom_bundle.main(["install", str(bundle), "--course", str(course)]) == 0
+        told = capsys.readouterr().out
+        assert (course / "classroom" / "site" / "static" / "a.js").read_text(encoding="utf-8") == "script", again
+        assert (course / "classroom" / "site" / "index.html").as_uri() in told
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -11,7 +11,7 @@ from helpers import progress as module
 from helpers.progress import ProgressLine, progress
 
 
-def train(line: ProgressLine, steps: int, stop: int | None = None) -> None:
+def train(line, steps: int, stop: int | None = None) -> None:
     """Calls the callback as a Trainer does; with `stop`, interrupted after so many steps."""
     state, control = TrainerState(max_steps=steps), TrainerControl()
     line.on_train_begin(None, state, control)

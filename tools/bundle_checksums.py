@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 CHECKSUMS = "checksums.sha256"
-FOLDERS = ("course", "hub", "wheels")
+FOLDERS = ("course", "hub", "site", "wheels")
 MARKER = "BUNDLE.txt"
 MARK = "A classroom bundle of Every Parameter."  # the marker's first line
 LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")

@@ -100,6 +100,7 @@ def make(bundle: Path, name: str, wheels: str) -> None:
         put((ROOT / path).read_bytes(), bundle, f"course/{path}", known)
         shutil.copymode(ROOT / path, bundle / "course" / path)
         names.append(f"course/{path}")
+    names += add_site(bundle, known)
     repositories = look_up(profile)
     names += download(repositories, bundle)
     folders = {(one.key, one.name): one.folder for one in repositories}
@@ -135,6 +136,20 @@ def put(content: bytes, bundle: Path, name: str, known: dict[str, str]) -> None:
             os.replace(target, kept)
             print(f"{name} was changed: the new one is written, the changed one is now {kept.name}", flush=True)
     write_whole(target, content)
+
+
+def add_site(bundle: Path, known: dict[str, str]) -> list[str]:
+    """Puts the site into the bundle, if it is built, and returns the names of its files."""
+    site = ROOT / "site" / "_build" / "html"
+    names = [f"site/{name}" for name in every_file(site)] if (site / "index.html").exists() else []
+    for name in names:
+        put((site / name.removeprefix("site/")).read_bytes(), bundle, name, known)
+    if names:
+        built = time.strftime("%Y-%m-%d %H:%M", time.localtime((site / "index.html").stat().st_mtime))
+        print(f"with the site, as it was built at {built}")
+    else:
+        print("without the site: `make site` builds it")
+    return names
 
 
 def tracked_files(root: Path) -> list[str]:

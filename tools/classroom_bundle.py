@@ -4,7 +4,8 @@
     make install-from-bundle BUNDLE=/media/stick/classroom-bundle     # on each laptop, in the bundle's folder `course`
 
 The bundle holds `course` (this project), `hub` (models and data sets of the profile at their revisions, and
-classroom.toml, the profile with local paths), `wheels` (packages for the system it was made on) and checksums.sha256.
+classroom.toml, the profile with local paths), `wheels` (packages for the system it was made on), `site` (if `make site`
+has built it: it needs no network) and checksums.sha256.
 Stopped on the way? The same command goes on. For laptops of another system run it there once more with the same
 BUNDLE: only wheels are added. `--wheels none` leaves them out.
 
@@ -73,10 +74,12 @@ def install(bundle: Path, course: Path) -> None:
         install_packages(bundle, course)
     print(f"installed in {time.perf_counter() - begin:.0f} s; start with")
     print("  FINETUNING_PROFILE=classroom/classroom.toml make lab")
+    if (site := course / "classroom" / "site" / "index.html").exists():
+        print(f"the course's site: {site.as_uri()}")
 
 
 def copy_checked(bundle: Path, digests: dict[str, str], target: Path) -> None:
-    """Checks every file of the list, and copies those below `hub`.
+    """Checks every file of the list, and copies those below `hub`, and the site.
 
     Raises:
         BundleError: it names each file that is not what the list says.
@@ -84,7 +87,7 @@ def copy_checked(bundle: Path, digests: dict[str, str], target: Path) -> None:
     problems, copied = [], {}
     for name, digest in digests.items():
         problem = wrong(bundle, name, digest)
-        if not problem and name.startswith("hub/"):
+        if not problem and name.startswith(("hub/", "site/")):
             short = name.removeprefix("hub/")
             (target / short).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle / name, target / short)
