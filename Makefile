@@ -25,7 +25,7 @@ PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 ALL =
 UNCHANGED = $(if $(ALL)$(CI),,--skip-unchanged)
 
-.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean site site-serve pictures
+.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean site site-serve pictures links
 
 help:
 	@echo "make lab                      install where needed, then open your own copy of lesson 01; LESSON=02 opens another"
@@ -42,6 +42,7 @@ help:
 	@echo "make install-from-bundle      set this folder up from such a BUNDLE=folder, without a network"
 	@echo "make site                     build the course as a web site in site/_build/html"
 	@echo "make site-serve               build it and show it on this machine"
+	@echo "make links REPOSITORY=o/n    buttons for Colab, Kaggle, Binder and Codespaces; none takes them away"
 	@echo "make pictures                 draw the lessons' diagrams from their sources"
 	@echo "make lint                     check style and format, notebooks too"
 	@echo "make clean                    remove .venv and caches"
@@ -132,6 +133,9 @@ site: $(SITE_STAMP)
 
 site-serve: $(SITE_STAMP)
 	"$(BIN)/python" site/build.py --serve
+
+links: $(STAMP)
+	"$(BIN)/python" tools/hosted.py "$(REPOSITORY)"
 
 pictures: $(SITE_STAMP)
 	"$(BIN)/python" site/pictures.py

@@ -92,6 +92,7 @@ def gather() -> None:
         notebook = for_the_site(nbformat.read(path, as_version=4))
         if path.parent.name == "notebooks":
             ask(notebook, path.name[:2])
+            offer(notebook, path.stem)
         nbformat.write(notebook, page)
     (SOURCE / "pictures").mkdir()
     for name, (lesson, line) in PICTURES.items():
@@ -117,6 +118,16 @@ def for_the_site(notebook):
         if cell.cell_type == "markdown":
             cell.source = HINT.sub(r"\n\n<details><summary>Hint</summary>\n\n\1\n\n</details>", cell.source)
     return notebook
+
+
+def offer(notebook, lesson: str) -> None:
+    """Puts under the title where the lesson opens on a machine of others, if the course has an address."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    import hosted
+
+    if address := hosted.repository():
+        places = " · ".join(f"[{place}]({link})" for place, link in hosted.links(address, lesson).items())
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"Open this lesson on {places}"))
 
 
 def ask(notebook, lesson: str) -> None:
