@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"(<!-- links -->\n).*?(<!-- /links -->)", re.DOTALL)
 URLS = re.compile(r"\n\[project\.urls\]\nRepository = \"[^\"]*\"\n")
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*)/[A-Za-z0-9._-]+")
+FIRST = "fetch-the-course"  # the id of the cell that we put first
 SETUP = """\
 # This machine has not got the course yet. The cell fetches it, and the packages that are missing.
 import os
