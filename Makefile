@@ -135,7 +135,7 @@ site-serve: $(SITE_STAMP)
 	"$(BIN)/python" site/build.py --serve
 
 links: $(STAMP)
-	"$(BIN)/python" tools/hosted.py "$(REPOSITORY)"
+	"$(BIN)/python" site/hosted.py "$(REPOSITORY)"
 
 pictures: $(SITE_STAMP)
 	"$(BIN)/python" site/pictures.py

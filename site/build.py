@@ -23,6 +23,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import hosted
 import nbformat
 
 SITE = Path(__file__).resolve().parent
@@ -122,9 +123,6 @@ def for_the_site(notebook):
 
 def offer(notebook, lesson: str) -> None:
     """Puts under the title where the lesson opens on a machine of others, if the course has an address."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    import hosted
-
     if address := hosted.repository():
         places = " · ".join(f"[{place}]({link})" for place, link in hosted.links(address, lesson).items())
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"Open this lesson on {places}"))

@@ -1,4 +1,4 @@
-"""tools/hosted.py and tools/hosted_setup.py: links from one address, none without one, and what gets installed."""
+"""site/hosted.py and tools/hosted_setup.py: links from one address, none without one, and what gets installed."""
 
 import json
 import re

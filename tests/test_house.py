@@ -82,7 +82,8 @@ def test_the_picture_draws_what_is_there():
 def test_no_program_edits_the_path():
     edits = re.compile(r"sys\.path(?:\.(?:insert|append|extend)|\s*\+?=|\[)|addsitedir")
     found = [name_of(path) for path in COURSE if edits.search(path.read_text(encoding="utf-8"))]
-    assert found == ["site/build.py"]  # it also runs where nothing is installed
+    # The first also runs where nothing is installed; in the other it is a line of a notebook that fetches the course.
+    assert found == ["site/build.py", "site/hosted.py"]
 
 
 def functions(path):

@@ -1,7 +1,7 @@
 """Writes what opens the lessons on machines of others: Colab, Kaggle, Binder, Codespaces.
 
-    python tools/hosted.py owner/name           # `make links REPOSITORY=owner/name`: where the course lies on GitHub
-    python tools/hosted.py none                 # takes all of it away again
+    python site/hosted.py owner/name           # `make links REPOSITORY=owner/name`: where the course lies on GitHub
+    python site/hosted.py none                 # takes all of it away again
 
 The address is kept in pyproject.toml, under [project.urls], and nowhere else. From it come `hosted/`, the lessons
 without outputs, each with a first cell that fetches the course and the packages that are missing; the buttons in
