@@ -48,6 +48,8 @@ PICTURES = {
 }
 # The questions of a lesson stand before this section.
 SUMMARY = "## What you have seen"
+# A cell that asks questions of its lesson: those that it names, or all.
+ASKED = re.compile(r'checks\.questions\("\d\d"((?:, "[^"]+")*)\)')
 # An exercise ends with "*Hint: …*"; on the site the hint is folded.
 HINT = re.compile(r"\s*\*Hint: (.+?)\*\s*$", re.DOTALL)
 
@@ -129,23 +131,31 @@ def offer(notebook, lesson: str) -> None:
 
 
 def ask(notebook, lesson: str) -> None:
-    """Puts the questions of a lesson before its summary, as cards.
+    """Makes cards of a lesson's questions: where a cell asks one, and the others before the summary.
 
     Without scripts a card shows the options, and all reasons folded. site.js makes buttons of the options.
     """
     sys.path.insert(0, str(ROOT))
     from helpers.checks import questions  # here, where it can be found without an install
 
-    before = next(n for n, cell in enumerate(notebook.cells) if SUMMARY in cell.source)
-    above, below = notebook.cells[before].source.split(SUMMARY)
-    cards = "\n\n".join(card(number, question) for number, question in enumerate(questions(lesson), 1))
-    asked = nbformat.v4.new_markdown_cell(f"{above}## Questions\n\nNo code: choose, and read why.\n\n{cards}")
-    notebook.cells[before].source = SUMMARY + below
-    notebook.cells.insert(before, asked)
+    left = {question.id.partition("-")[2]: question for question in questions(lesson)}
+    for cell in notebook.cells:
+        found = ASKED.search(cell.source) if cell.cell_type == "code" else None
+        if found:
+            names = re.findall(r'"([^"]+)"', found[1]) or list(left)
+            cards = "".join(card("", left.pop(name)) for name in names)
+            cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": cards})]
+    if left:
+        before = next(n for n, cell in enumerate(notebook.cells) if SUMMARY in cell.source)
+        above, below = notebook.cells[before].source.split(SUMMARY)
+        cards = "\n\n".join(card(f"{number}. ", question) for number, question in enumerate(left.values(), 1))
+        asked = nbformat.v4.new_markdown_cell(f"{above}## Questions\n\nNo code: choose, and read why.\n\n{cards}")
+        notebook.cells[before].source = SUMMARY + below
+        notebook.cells.insert(before, asked)
 
 
-def card(number: int, question) -> str:
-    """A question as one block of HTML, which Markdown leaves as it is."""
+def card(number: str, question) -> str:
+    """A question as one block of HTML, which Markdown leaves as it is; `number` stands before it."""
     from docutils.nodes import make_id  # Sphinx names a section so, too
 
     from helpers.checks.asking import as_html
@@ -158,7 +168,7 @@ def card(number: int, question) -> str:
     where = f'<a href="#{make_id(question.heading)}">{as_html(question.heading)}</a>'
     shown = "A cell shows it in" if question.prediction else "Read about it in"
     return (
-        f'<fieldset class="question" id="{question.id}"><legend>{number}. {as_html(question.text)}</legend>'
+        f'<fieldset class="question" id="{question.id}"><legend>{number}{as_html(question.text)}</legend>'
         f'<ol class="question-options" type="a">{options}</ol>'
         f'<details><summary>Answers</summary><ol type="a">{answers}</ol></details>'
         f'<p class="question-where">{shown}: {where}</p></fieldset>'
