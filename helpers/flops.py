@@ -194,7 +194,7 @@ class PublishedRun:
         if self.utilization > 0.7:
             return "too fast: no run reaches that share of the peak"
         if self.utilization < 0.15:
-            return "slow: the GPUs were mostly idle, or passed over the text more often than it says"
+            return "slow: another precision, idle GPUs, or more passes over the text than it says"
         return "plausible"
 
 

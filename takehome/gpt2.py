@@ -126,8 +126,22 @@ def build_optimizers(recipe: Recipe, model: torch.nn.Module) -> list[torch.optim
     ]
     optimizers = [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)]
     if muon:
-        optimizers.append(torch.optim.Muon(muon, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay))
+        optimizers.append(torch.optim.Muon(muon_groups(muon, recipe.muon_learning_rate, recipe.weight_decay)))
     return optimizers
+
+
+def muon_groups(matrices: list[torch.nn.Parameter], learning_rate: float, weight_decay: float) -> list[dict]:
+    """Matrices of transformers' Conv1D, [inputs, outputs], with the rates that Muon would give nn.Linear's.
+
+    Muon's rate grows with the root of outputs / inputs where that is above 1, and takes the first dimension for the
+    outputs, as nn.Linear stores them. Here it is the inputs: a factor for each matrix turns that around. What decays is
+    rate times weight decay, so that is divided by it.
+    """
+    factors = [math.sqrt(matrix.shape[1] / matrix.shape[0]) for matrix in matrices]
+    return [
+        dict(params=[matrix], lr=learning_rate * factor, weight_decay=weight_decay / factor)
+        for matrix, factor in zip(matrices, factors, strict=True)
+    ]
 
 
 def training_step(accelerator, model, optimizers: list, batches, max_grad_norm: float):
