@@ -13,6 +13,7 @@ from statistics import fmean, median
 
 from helpers.history import HIGHEST_START, axis_of, points_of, scores_of
 
+GAP = 0.2  # a training loss below this share of the validation loss is far below it
 MOST_STEPS = 50  # a metric is called coarse if one example is worth two points or more
 
 ACTIONS = {
@@ -21,6 +22,7 @@ ACTIONS = {
     "underfitting": "Train longer, raise the learning rate, or take a larger model.",
     "stuck": "Check labels and inputs, then learning rates ten times higher and lower; does warm-up ever end?",
     "diverging": "Lower the learning rate (try a tenth), add warm-up, clip gradients (max_grad_norm=1.0).",
+    "gap": "It has not turned, so keep the epochs. Try more data, dropout, weight decay; measure its calibration.",
     "steppy": "Judge by the validation loss, or give eval_dataset more examples: one of n moves the metric by 1/n.",
     "no training loss": "Set logging_steps to a tenth of the steps or less, so that the training loss is logged.",
     "no validation loss": 'Validate as you train: eval_strategy="epoch", with a validation split as eval_dataset.',
@@ -65,6 +67,8 @@ def diagnose(history, metric=None) -> Diagnosis:
     - overfitting: the validation loss ends above its best, and above the training loss, by 5 % of the mean of that best
       and the first training loss (3 % if it rose twice in a row, 1.5 % if more often); or it stood still while the
       training loss fell far below it.
+    - healthy: none of these. If the training loss is below a fifth of the validation loss, the evidence calls it a wide
+      gap, and the action is another: the run has not turned, but it knows its own examples far better than new ones.
     - steppy: every value of the metric, and there are three different ones, is a multiple of 1/n with n at most 50.
 
     The losses alone cannot tell a language model that was trained well before, and so gains little, from one that
@@ -189,7 +193,7 @@ def _overfitting(train, validation, axis) -> Diagnosis | None:
     tolerance = 0.05 if rises < 2 else 0.03 if rises == 2 else 0.015
     if after and fmean(after[-2:]) - best > tolerance * (best + max(start, best)) / 2:
         text = f"The validation loss rose from {best:.3g} ({axis} {best_x:.3g}) to {values[-1]:.3g}"
-    elif end < 0.2 * values[-1] and values[-1] > 0.97 * values[0]:  # learnt by heart since the first evaluation
+    elif end < GAP * values[-1] and values[-1] > 0.97 * values[0]:  # learnt by heart since the first evaluation
         text = f"The validation loss went from {values[0]:.3g} to {values[-1]:.3g} only"
     else:
         return None
@@ -220,8 +224,10 @@ def _healthy(train, validation) -> Diagnosis:
         text += f"; {_count(len(validation), 'validation loss')} cannot show whether it overfits."
         return Diagnosis("too few points", text, ACTIONS["no validation loss"])
     first, last = validation[0][1], validation[-1][1]
-    text += f", the validation loss {'went ' if last > first else ''}from {first:.3g} to {last:.3g}."
-    return Diagnosis("healthy", text, ACTIONS["healthy"])
+    text += f", the validation loss {'went ' if last > first else ''}from {first:.3g} to {last:.3g}"
+    if _end(losses) < GAP * last:
+        return Diagnosis("healthy", f"{text}: a wide gap, but no turn.", ACTIONS["gap"])
+    return Diagnosis("healthy", f"{text}.", ACTIONS["healthy"])
 
 
 def _count(number: int, noun: str) -> str:

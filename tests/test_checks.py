@@ -624,6 +624,12 @@ def test_lesson_07_label_ids():
     assert "begin at 0" in repr(check(lambda labels: {n: i + 1 for n, i in by_pandas(labels).items()}))
     assert "no new class" in repr(check(lambda labels: {n: i for i, n in enumerate(sorted({x for x in labels if x}))}))
     assert "other way round" in repr(check(lambda labels: {i: n for n, i in by_pandas(labels).items()}))
+
+    def without(labels, words):
+        return {n: i for i, n in enumerate(sorted(set(by_pandas(labels)) - words))}
+
+    assert "is a class, too" in repr(check(lambda labels: without(labels, {"none", "na", "nan", "null"})))
+    assert "turns into a text" in repr(check(lambda labels: by_pandas([str(label) for label in labels])))
     assert "raised TypeError" in repr(check(lambda labels: {n: i for i, n in enumerate(sorted(set(labels)))}))
 
 

@@ -257,6 +257,20 @@ def test_a_crawl_is_told_by_its_validation_loss():
     assert diagnose(hard_start + slow).evidence.startswith("The validation loss fell from 2.73 to 2.69 only")
 
 
+def test_a_gap_is_told_from_a_turn():
+    """Both losses fall to the end. If training ends far below validation, the settings are not simply to be kept."""
+
+    def found(end_of_training):
+        train = [{"step": step, "loss": end_of_training + 1.7 * 0.8**step} for step in range(1, 41)]
+        return diagnose(train + [{"step": 10 * i, "eval_loss": 0.36 + 0.8**i} for i in range(1, 5)])
+
+    near, far = found(0.3), found(0.02)
+    assert near.pattern == far.pattern == "healthy"
+    assert "Keep these settings" in near.action and "gap" not in near.evidence
+    assert "a wide gap, but no turn" in far.evidence
+    assert "Keep these settings" not in far.action and "calibration" in far.action
+
+
 def test_few_examples_make_the_accuracy_steppy_and_many_do_not():
     def scored(history, examples):
         count = {id(e): round(e["eval_accuracy"] * examples) for e in history if "eval_loss" in e}

@@ -12,12 +12,21 @@ def lesson_07_label_ids(function: Callable) -> str:
         ["legal", "news", "legal"],
         [" News", "legal", None, "NEWS", "medical "],
         ["b", "", "a ", None, "A"],
+        ["None", "damage", "NA ", None, "na", ""],
     ):
         clean = [label.strip().lower() for label in labels if label and label.strip()]
         hints = (
             ({name: i for i, name in enumerate(dict.fromkeys(clean))}, "In order of appearance: sort the names."),
             ({name: i for i, name in enumerate(sorted(set(clean)), 1)}, "Numbers begin at 0."),
             ({name: i for i, name in enumerate(sorted({*clean, ""}))}, "A missing label is no class."),
+            (
+                {name: i for i, name in enumerate(sorted({*clean} - {"none", "na", "nan", "null"}))},
+                "A text such as “None” or “NA” is a class, too. Only None itself and an empty text are missing.",
+            ),
+            (
+                {name: i for i, name in enumerate(sorted({str(label).strip().lower() for label in labels} - {""}))},
+                "A missing label is None, which str() turns into a text.",
+            ),
             (
                 {name: i for i, name in enumerate(sorted({x for x in labels if x}))},
                 "Case and spaces make no new class.",
