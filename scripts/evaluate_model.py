@@ -1,4 +1,4 @@
-"""Measures a saved classifier on labelled texts, or labels texts with it.
+"""Measures a saved model on labelled texts, or labels texts with it, whatever task it was trained for.
 
     python scripts/evaluate_model.py --model outputs/reviews --data test.csv
     python scripts/evaluate_model.py --model outputs/reviews --data new.csv --output-dir outputs/new
@@ -10,7 +10,8 @@ With labels in the file, the directory --output-dir gets
     mistakes.csv            wrong predictions, the most confident first
     suspicious.csv          all rows, the likeliest wrong labels first: worth reading if the model never saw them
 
-and without labels predictions.csv. The file is a CSV, TSV, JSONL or Parquet file, a directory or a Hub data set; of a
+(of several labels a text, or scores: metrics.json, a picture, mistakes.csv and predictions.csv), and without labels
+predictions.csv. The file is a CSV, TSV, JSONL or Parquet file, a directory or a Hub data set; of a
 directory with splits, test is taken, or validation. Labels are matched with the model's by name. What an earlier
 evaluation wrote there is replaced, unless somebody changed it or put something beside it.
 """
@@ -18,12 +19,11 @@ evaluation wrote there is replaced, unless somebody changed it or put something 
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,11 @@ from takehome.commandline import Parser, number, run_program
 from takehome.errors import InputError, explain_limits, one_line, out_of_memory
 from takehome.metrics import draw_confusion_matrix, measure, report
 from takehome.models import SAFE, load_model
+from takehome.predictions import WINDOW, write_answers, write_rows
 from takehome.tables import Table, read_table
+from takehome.tasks import TASKS, Task, make_task, task_of_model
+from takehome.tasks.classes import softmax
+from takehome.tasks.task import column
 from takehome.unfinished import refuse_place, whole
 
 if TYPE_CHECKING:
@@ -48,7 +52,6 @@ if TYPE_CHECKING:
 
 NAME = Path(__file__).name
 KIND = "evaluation"
-WINDOW = 1000  # rows that are tokenised at a time and sorted by length
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Options:
     model: str
     data: str
     text_column: str | None
+    pair_column: str | None
     label_column: str | None
     encoding: str | None
     no_labels: bool
@@ -73,6 +77,7 @@ class Classifier:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    task: str
 
     @property
     def names(self) -> list[str]:
@@ -80,6 +85,10 @@ class Classifier:
         config = self.model.config
         names = [config.id2label[n] for n in range(config.num_labels)]
         return [str(n) for n in range(len(names))] if names == [f"LABEL_{n}" for n in range(len(names))] else names
+
+    def make_task(self) -> Task:
+        """What is asked of the model, with its thresholds if it has some."""
+        return make_task(self.task, self.names, thresholds=getattr(self.model.config, "thresholds", None))
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--model", required=True, help="directory of a saved classifier, or a Hub id")
     parser.add_argument("--data", required=True, help="file, directory, or Hub data set")
     parser.add_argument("--text-column", help="found when obvious")
+    parser.add_argument("--pair-column", help="of the second text of a pair; as in training")
     parser.add_argument("--label-column", help="found when obvious; without labels the texts are labelled")
     parser.add_argument("--encoding", help="of files of text, such as cp1251; found out, and said if it is not UTF-8")
     parser.add_argument("--no-labels", action="store_true", help="label the texts, whatever columns there are")
@@ -153,7 +163,9 @@ def load_classifier(place: str, max_length: int | None) -> Classifier:
     transformers.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **SAFE)
-        loaded = load_model(transformers.AutoModelForSequenceClassification, place, new_head=True)
+        config = transformers.AutoConfig.from_pretrained(place, **SAFE)
+        task = task_of_model(config, training_data(place).get("task"))
+        loaded = load_model(getattr(transformers, TASKS[task].model), place, new_head=True)
     except InputError:
         raise
     except Exception as error:  # each part raises its own
@@ -172,7 +184,7 @@ def load_classifier(place: str, max_length: int | None) -> Classifier:
     keep_freed_memory()
     kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
     trained = training_data(place).get("max_length", kept["max_length"])
-    return Classifier(model.eval().to(device_kind()), tokenizer, max_length or min(longest, trained))
+    return Classifier(model.eval().to(device_kind()), tokenizer, max_length or min(longest, trained), task)
 
 
 def training_data(place: str) -> dict[str, Any]:
@@ -188,23 +200,24 @@ def say_cut(classifier: Classifier, dataset: Dataset) -> None:
     longest, sample = classifier.max_length, dataset.select(range(min(2000, len(dataset))))
     cut = 0
     for batch in sample.iter(100):
-        texts = [text[: 20 * longest] for text in batch["text"]]  # a token has four or five characters
-        cut += sum(len(ids) > longest for ids in classifier.tokenizer(texts, truncation=False)["input_ids"])
+        batch = {key: values for key, values in batch.items() if key in ("text", "pair")}
+        encoded = classifier.make_task().encode(classifier.tokenizer, batch, longest, truncation=False)
+        cut += sum(len(ids) > longest for ids in encoded["input_ids"])
     if cut:
         of = "the first " if len(sample) < len(dataset) else ""
         say(f"{cut:,} of {of}{len(sample):,} texts are longer than the {longest:,} tokens that are read, and cut there")
 
 
 def predict(classifier: Classifier, dataset: Dataset, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (indices of rows, probabilities [rows, classes]); rows of similar length share a batch."""
+    """Yields (indices of rows, the model's outputs [rows, labels]); rows of similar length share a batch."""
     import torch
     from tqdm.auto import tqdm
 
     model, tokenizer = classifier.model, classifier.tokenizer
     with tqdm(total=len(dataset), unit=" texts", mininterval=1) as bar:
         for start in range(0, len(dataset), WINDOW):
-            texts = dataset[start : start + WINDOW]["text"]
-            encoded = tokenizer(texts, truncation=True, max_length=classifier.max_length)
+            window = {key: values for key, values in dataset[start : start + WINDOW].items() if key in ("text", "pair")}
+            encoded = classifier.make_task().encode(tokenizer, window, classifier.max_length)
             order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
@@ -215,15 +228,24 @@ def predict(classifier: Classifier, dataset: Dataset, batch_size: int) -> Iterat
                         logits = model(**batch).logits
                 except torch.OutOfMemoryError as error:
                     raise InputError(f"out of GPU memory: --per-device-eval-batch-size below {batch_size}") from error
-                yield start + chosen, logits.float().softmax(dim=-1).cpu().numpy()
+                yield start + chosen, logits.float().cpu().numpy()
                 bar.update(len(chosen))
+
+
+def predict_outputs(classifier: Classifier, dataset: Dataset, labels: Any, batch_size: int) -> np.ndarray:
+    """The model's outputs for all rows [rows, labels], or [rows] for scores."""
+    found = np.zeros((len(dataset), classifier.model.config.num_labels), np.float32)
+    for indices, outputs in predict(classifier, dataset, batch_size):
+        found[indices] = outputs
+    return classifier.make_task().outputs(found)
 
 
 def predict_all(classifier: Classifier, dataset: Dataset, labels: np.ndarray | None, batch_size: int) -> Predictions:
     """The predictions for all rows; `labels` are the class ids that the file gives [rows], or None."""
     size = len(dataset)
     classes, confidence, own = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(size, np.float32)
-    for indices, probabilities in predict(classifier, dataset, batch_size):
+    for indices, outputs in predict(classifier, dataset, batch_size):
+        probabilities = softmax(outputs)
         classes[indices], confidence[indices] = probabilities.argmax(axis=1), probabilities.max(axis=1)
         if labels is not None:
             own[indices] = probabilities[np.arange(len(indices)), labels[indices]]
@@ -231,20 +253,6 @@ def predict_all(classifier: Classifier, dataset: Dataset, labels: np.ndarray | N
 
 
 # ------------------------------------------------------------------ files
-
-
-def spreadsheet_safe(cell):
-    """Text that a spreadsheet would take for a formula, with an apostrophe before it; all else as it is."""
-    risky = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠"))
-    return f"'{cell}" if risky and not re.fullmatch(r"[-+]?\d+([.,]\d+)?", cell) else cell
-
-
-def write_rows(path: Path, header: list[str], rows: Iterable[tuple]) -> None:
-    """A CSV that spreadsheets open as it is meant, row by row."""
-    with path.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([spreadsheet_safe(cell) for cell in row] for row in rows)
 
 
 def rows_in_order(
@@ -293,17 +301,20 @@ def write_evaluation(
 # ------------------------------------------------------------------ the program
 
 
-def read_texts(options: Options, names: list[str]) -> tuple[Table, Dataset]:
+def read_texts(options: Options, classifier: Classifier) -> tuple[Table, Dataset]:
     """The table, and the rows of it that are looked at."""
-    trained = training_data(options.model)
+    trained, names = training_data(options.model), classifier.names
+    pair = options.pair_column or trained.get("pair_column")
     labelled = True if options.label_column else None  # None: if there is a column of labels
     table = read_table(
         options.data,
-        options.text_column,
+        options.text_column or (trained.get("text_column") if pair else None),
         options.label_column,
+        task=classifier.task,
+        pair_column=pair,
         labelled=False if options.no_labels else labelled,
-        labels=names,
-        usual=[trained.get("text_column"), trained.get("label_column")],
+        labels=None if classifier.task == "regression" else names,
+        usual=[trained[name] for name in ("text_column", "label_column") if trained.get(name)],
         training=False,
         encoding=options.encoding,
     )
@@ -324,18 +335,21 @@ def evaluate(options: Options) -> None:
     except InputError as error:
         raise InputError(f"--output-dir: {error}") from error
     classifier = load_classifier(options.model, options.max_length)
-    table, dataset = read_texts(options, classifier.names)
+    table, dataset = read_texts(options, classifier)
     say_cut(classifier, dataset)
-    labels = dataset.with_format("numpy", columns=["label"])[:]["label"] if table.label_column else None
+    labels = column(dataset, "label") if table.label_column else None
+    classes, size = classifier.task == "classification", options.per_device_eval_batch_size
     try:
-        predictions = predict_all(classifier, dataset, labels, options.per_device_eval_batch_size)
+        predictions = (predict_all if classes else predict_outputs)(classifier, dataset, labels, size)
     except Exception as error:
         if not out_of_memory(error):
             raise
         raise InputError("out of memory: lower --per-device-eval-batch-size, or give the texts in parts") from error
     try:
         with whole(options.output_dir, KIND) as folder:
-            if labels is None:
+            if not classes:
+                write_answers(folder, dataset, classifier.make_task(), predictions, labels)
+            elif labels is None:
                 write_predictions(folder, dataset, classifier.names, predictions)
             else:
                 write_evaluation(folder, dataset, labels, classifier, predictions)

@@ -1,15 +1,22 @@
-"""Fine-tunes a classifier of texts on a file of your own, and writes down how good it is.
+"""Fine-tunes a model on texts of your own, and writes down how good it is.
 
     python scripts/fine_tune.py --data reviews.csv --output-dir outputs/reviews
     python scripts/fine_tune.py --data reviews.csv --output-dir outputs/reviews --checkpoint data/models/distilbert
     accelerate launch --num_processes 2 scripts/fine_tune.py --data reviews.csv --output-dir outputs/reviews
 
-The data is a CSV, TSV, JSON-lines or Parquet file, a directory, or a data set on the Hub; its columns are found when
-they are obvious. Before it trains, the program says what it found and what the run will take.
+The data is a CSV, TSV, JSON-lines, Parquet or Excel file, packed or not, a directory, or a data set on the Hub. Its
+columns are found when they are obvious, and so is the task:
+
+    classification    a class for each text
+    pairs             a class for each pair of texts
+    multi-label       several labels a text: a list, one 0/1 column a label, or a separator, as in a;b
+    regression        a score for each text
+
+Before it trains, the program says what it found and what the run will take.
 
 Stopped for whatever reason? Run the same command again: it goes on from the last whole checkpoint in OUTPUT.unfinished.
-OUTPUT appears at the end, whole: the model and its tokenizer, which `pipeline("text-classification", OUTPUT)` loads,
-metrics.json, curves.png, confusion_matrix.png, and a model card, README.md.
+OUTPUT appears at the end, whole: the model and its tokenizer, which transformers' `pipeline` loads, metrics.json,
+curves.png, a picture of the test rows, and a model card, README.md.
 """
 
 from __future__ import annotations
@@ -32,16 +39,17 @@ from helpers.hub import check_hub
 from helpers.machine import device_kind, mixed_precision, use_one_gpu
 from takehome import forecast
 from takehome.accelerator import on_main
-from takehome.card import Measured, Results, summarise, write_results
+from takehome.card import Guesses, Measured, Results, result_lines, summarise, write_results
 from takehome.checkpoints import checkpoints, seal, step_of
-from takehome.classifier import add_adapters, build_classifier
+from takehome.classifier import add_adapters, build_model
 from takehome.commandline import Parser, number, run_program
 from takehome.errors import InputError, one_line
 from takehome.forecast import Forecast, duration, peak_memory
-from takehome.metrics import Majority, Scores
 from takehome.models import is_local
 from takehome.settings import Settings, choose_epochs, class_weights, evaluation_steps, learning_rate
-from takehome.texts import Facts, Source, column, describe, prepare
+from takehome.tasks import TASKS, Task
+from takehome.tasks.task import column
+from takehome.texts import Facts, Source, describe, prepare
 from takehome.tokenizer import LoadedTokenizer, bad_checkpoint, load_tokenizer, save_tokenizer
 from takehome.unfinished import (
     MODEL,
@@ -69,7 +77,9 @@ class Options:
     """The command line; None stands for a default that depends on data, model or device."""
 
     data: str
+    task: str | None
     text_column: str | None
+    pair_column: str | None
     label_column: str | None
     dataset_config: str | None
     dataset_revision: str | None
@@ -118,8 +128,10 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     count, share = number(int, 1), number(float, 0, 1)
     p = Parser(prog=NAME, description=__doc__)
     p.add_argument("--data", required=True, help="file, directory or Hub id")
+    p.add_argument("--task", choices=[*TASKS, "pairs"], help="found if it is obvious")
     p.add_argument("--text-column", help="found if one column is obvious")
-    p.add_argument("--label-column", help="found if one column is obvious")
+    p.add_argument("--pair-column", help="of the second text of a pair")
+    p.add_argument("--label-column", help="found if one column is obvious; several, with commas between: one a label")
     p.add_argument("--dataset-config", help="of a data set on the Hub")
     p.add_argument("--dataset-revision")
     p.add_argument("--encoding", help="of files of text, such as cp1251; found out, and said if it is not UTF-8")
@@ -162,8 +174,18 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
 
 def prepare_data(options: Options, loaded: LoadedTokenizer, work: Path) -> None:
     """Reads and tokenises the data into a folder below `work`, and says what was found."""
-    columns = options.text_column, options.label_column
-    source = Source(options.data, *columns, options.dataset_config, options.dataset_revision, options.encoding)
+    pairs = options.task == "pairs"
+    source = Source(
+        options.data,
+        options.text_column,
+        options.label_column,
+        options.dataset_config,
+        options.dataset_revision,
+        options.encoding,
+        task="classification" if pairs else options.task,
+        pair_column=options.pair_column,
+        pairs=pairs,
+    )
     folder = begin_data(work)
     facts = prepare(
         source,
@@ -186,7 +208,9 @@ def decide(options: Options, facts: Facts, device: str) -> Settings:
     steps = options.max_steps or math.ceil(steps_per_epoch * epochs)
     on_gpu = mixed_precision(device == "cuda", device)
     decided = dict(
+        task=facts.task,
         text_column=facts.text_column,
+        pair_column=facts.pair_column,
         label_column=facts.label_column,
         rows_digest=facts.digest,
         max_length=facts.max_length,
@@ -212,7 +236,8 @@ def announce(options: Options, facts: Facts, trainer: TextTrainer, predicted: Fo
     say("model", f"{options.checkpoint}: {total:,} parameters, {trained:,} trained, {settings.precision}")
     default = f"the default for a width of {facts.width}{' with LoRA' if settings.lora else ''}"
     say("rate", f"learning rate {settings.learning_rate:g}, {'as told' if options.learning_rate else default}")
-    say("weights", f"class weights {weights}")
+    if weights:
+        say("weights", f"class weights {weights}")
     epochs = settings.steps / settings.steps_per_epoch
     processes = f", {WORLD} processes" if WORLD > 1 else ""
     say(
@@ -274,7 +299,8 @@ def train(options: Options) -> None:
         settings = replace(settings, bf16=read_record(checkpoint)["bf16"])
 
     transformers.set_seed(options.seed)  # the new head is drawn here
-    trainer, predicted, why = build(options, facts, settings, work)
+    task = facts.make_task()
+    trainer, predicted, why = build(options, facts, task, settings, work)
     settings = trainer.settings
     if checkpoint:
         say("resuming", f"{checkpoint}{': its training was over' if has_ended(checkpoint) else ''}")
@@ -282,7 +308,8 @@ def train(options: Options) -> None:
     keep_freed_memory()
     begin = time.perf_counter()
     trainer.run(checkpoint)
-    guesses = trainer.predict(trainer.test_rows)
+    chooses = task.name == "multi-label"  # its thresholds, on validation rows
+    guesses = Guesses(trainer.predict(trainer.eval_dataset) if chooses else None, trainer.predict(trainer.test_rows))
     steps = trainer.state.global_step
     measured = Measured(
         steps=steps,
@@ -293,35 +320,44 @@ def train(options: Options) -> None:
     )
     if MAIN:
         history = trainer.state.log_history
-        results = summarise(facts, settings, guesses, history, why, predicted, measured)
-        write_output(options, trainer, results)
-        say_results(options, results)
+        results = summarise(task, facts, settings, guesses, history, why, predicted, measured)
+        write_output(options, task, trainer, results)
+        for topic, text in result_lines(task, results):
+            say(topic, text)
+        say(
+            "done", f"{options.output_dir}: {', '.join(sorted(path.name for path in options.output_dir.glob('[!.]*')))}"
+        )
     processes.wait_for_everyone()
 
 
-def build(options: Options, facts: Facts, settings: Settings, work: Path) -> tuple[TextTrainer, Forecast, str]:
+def build(
+    options: Options, facts: Facts, task: Task, settings: Settings, work: Path
+) -> tuple[TextTrainer, Forecast, str]:
     """Model and data, ready to train; says what the run will take. Returns the trainer, that, and why these weights."""
     from accelerate import PartialState
     from datasets import Dataset
-    from transformers import DataCollatorWithPadding
 
     from takehome.trainer import TextTrainer
 
     tokenizer = load_tokenizer(options.checkpoint, options.checkpoint_revision, options.max_length).tokenizer
     tokenizer.model_max_length = facts.max_length  # so that whoever loads it reads as much as training did
     try:
-        loaded = build_classifier(options.checkpoint, options.checkpoint_revision, facts.labels, tokenizer.pad_token_id)
+        loaded = build_model(options.checkpoint, options.checkpoint_revision, task, tokenizer.pad_token_id)
     except Exception as cause:  # each part of the libraries raises its own
         raise bad_checkpoint(options.checkpoint, cause) from cause
     model = add_adapters(loaded.model, options.lora_rank, options.lora_alpha) if options.lora else loaded.model
     splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.rows}
     for name in ("validation", "test"):
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
-    weights, why = class_weights(options.class_weights, facts.counts["train"])
-    batches = forecast.sample_batches(splits["train"], DataCollatorWithPadding(tokenizer), settings)
+    weights, why = None, ""
+    if task.name == "classification":
+        weights, why = class_weights(options.class_weights, facts.counts["train"])
+    elif options.class_weights not in ("auto", "none"):
+        raise InputError(f"--class-weights {options.class_weights}: there are no classes in {task.name}; leave it away")
+    batches = forecast.sample_batches(splits["train"], task.collator(tokenizer), settings)
     if settings.bf16 is None:
         settings = replace(settings, bf16=on_main(PartialState(), forecast.faster_in_bf16, model, batches))
-    trainer = TextTrainer(model, tokenizer, splits, weights, settings, work)
+    trainer = TextTrainer(model, tokenizer, splits, task, weights, settings, work)
     evaluated = forecast.evaluated_rows(settings, facts.rows["validation"], facts.rows["test"])
     predicted = forecast.predict(trainer.model, batches, evaluated, settings)
     announce(options, facts, trainer, predicted, why)
@@ -330,37 +366,17 @@ def build(options: Options, facts: Facts, settings: Settings, work: Path) -> tup
     return trainer, predicted, why
 
 
-def write_output(options: Options, trainer: TextTrainer, results: Results) -> None:
+def write_output(options: Options, task: Task, trainer: TextTrainer, results: Results) -> None:
     """Makes the whole output beside its place: it is there complete, or not at all."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     model = model.merge_and_unload() if options.lora else model
+    task.finish(model)
     with whole(options.output_dir, MODEL) as folder:
         model.save_pretrained(folder)
         save_tokenizer(trainer.processing_class, folder)
-        write_results(folder, results, hub=not is_local(options.checkpoint))
+        write_results(folder, task, results, hub=not is_local(options.checkpoint))
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors are written for the owner alone
-
-
-def say_results(options: Options, results: Results) -> None:
-    measured, test, lazy = results.measured, results.test, results.majority_class
-    peak = f", peak memory {measured.peak_memory_bytes / 1e9:.2f} GB" if measured.peak_memory_bytes else ""
-    say("took", duration(measured.seconds) + peak)
-    say(
-        "test",
-        f"accuracy {test.accuracy:.4f}, macro-F1 {test.macro_f1:.4f} on {test.n:,} rows; always {lazy.label!r}: "
-        f"{lazy.accuracy:.4f}, {lazy.macro_f1:.4f}",
-    )
-    if advice := advise(test, lazy):
-        note(advice)
-    say("done", f"{options.output_dir}: model, tokenizer, metrics.json, curves.png, confusion_matrix.png, README.md")
-
-
-def advise(test: Scores, lazy: Majority) -> str:
-    """What to try where nothing was learned; empty otherwise."""
-    if test.macro_f1 > lazy.macro_f1 + 0.01:
-        return ""
-    return "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data."
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,13 +8,15 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from takehome.errors import one_line
-from takehome.forecast import Forecast
-from takehome.metrics import Majority, Scores, always_the_commonest, draw_confusion_matrix, measure
+from takehome.forecast import Forecast, duration
+from takehome.metrics import Majority, always_the_commonest
 from takehome.settings import Settings
+from takehome.tasks import Task
 from takehome.texts import Facts
+from takehome.wording import cell
 
 if TYPE_CHECKING:
     from transformers.trainer_utils import PredictionOutput
@@ -32,16 +34,6 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Of the best checkpoint, on the rows that chose it."""
-
-    step: int
-    loss: float
-    accuracy: float
-    macro_f1: float
-
-
-@dataclass(frozen=True)
 class Results:
     """The content of metrics.json."""
 
@@ -49,124 +41,168 @@ class Results:
     predicted: Forecast
     measured: Measured
     settings: Settings
-    test: Scores
-    majority_class: Majority
-    validation: Validation
+    test: Any  # all metrics of the task: `Scores`, and so on
+    baselines: dict[str, dict[str, float]]  # what simpler ways score on the same rows
+    majority_class: Majority | None  # of classes only
+    validation: dict[str, float]  # of the best checkpoint, on the rows that chose it: step, loss and metrics
     data: Facts
     log_history: list[dict]  # as Trainer keeps it
 
 
+@dataclass(frozen=True)
+class Guesses:
+    """What Trainer predicted for the rows that chose the checkpoint, and for the test rows."""
+
+    validation: PredictionOutput | None  # where thresholds are chosen on them
+    test: PredictionOutput
+
+
 def summarise(
+    task: Task,
     facts: Facts,
     settings: Settings,
-    guesses: PredictionOutput,
+    guesses: Guesses,
     log_history: list[dict],
     class_weights: str,
     predicted: Forecast,
     measured: Measured,
 ) -> Results:
-    """Puts together what there is to know; `guesses` is what Trainer predicted for the test rows."""
-    import torch
-
+    """Puts together what there is to know; thresholds are chosen here, on the validation rows."""
     history = [entry for entry in log_history if not any(key.startswith("test_") for key in entry)]
-    best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"])
-    probabilities = torch.tensor(guesses.predictions).float().softmax(-1).numpy()
+    metric = f"eval_{task.best}"
+    best = max((entry for entry in history if metric in entry), key=lambda entry: entry[metric])
+    names = {name: name.removeprefix("eval_") for name in best if name.startswith("eval_")}
+    usual = {"runtime", "samples_per_second", "steps_per_second"}
+    if guesses.validation:
+        task.choose_thresholds(guesses.validation.label_ids, task.outputs(guesses.validation.predictions))
+    counts = facts.counts
+    classes = task.name == "classification"
     return Results(
         class_weights=class_weights,
         predicted=predicted,
         measured=measured,
         settings=settings,
-        test=measure(guesses.label_ids, probabilities.argmax(-1), probabilities.max(-1), facts.labels),
-        majority_class=always_the_commonest(facts.labels, facts.counts["train"], facts.counts["test"]),
-        validation=Validation(best["step"], best["eval_loss"], best["eval_accuracy"], best["eval_macro_f1"]),
+        test=task.measure(guesses.test.label_ids, task.outputs(guesses.test.predictions)),
+        baselines=facts.baselines,
+        majority_class=always_the_commonest(facts.labels, counts["train"], counts["test"]) if classes else None,
+        validation={"step": best["step"]} | {name: best[key] for key, name in names.items() if name not in usual},
         data=facts,
         log_history=history,
     )
 
 
-def write_results(folder: Path, results: Results, hub: bool) -> None:
+def result_lines(task: Task, results: Results) -> list[tuple[str, str]]:
+    """What came out, in lines of (topic, text)."""
+    measured, headline = results.measured, task.headline(results.test)
+    peak = f", peak memory {measured.peak_memory_bytes / 1e9:.2f} GB" if measured.peak_memory_bytes else ""
+    said = ", ".join(f"{called} {headline[name]:.4f}" for name, called in task.shown.items())
+    lines = [("took", duration(measured.seconds) + peak), ("test", f"{said} on {results.test.n:,} rows")]
+    for name, own in results.baselines.items():
+        lines.append(("", f"{name}: {', '.join(f'{own[key]:.4f}' for key in task.shown)}"))
+    advice = advise(headline[task.best], {name: own[task.best] for name, own in results.baselines.items()})
+    return [*lines, ("", advice)] if advice else lines
+
+
+def advise(score: float, baselines: dict[str, float]) -> str:
+    """What to try where the model is no better than a baseline; empty otherwise. The first one looks at no text."""
+    lazy, *others = baselines.items()
+    if score <= lazy[1] + 0.01:
+        return "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data."
+    if better := [name for name, other in others if other > score]:
+        return (
+            f"{better[0]}: better than the model. Try more --num-train-epochs or a larger --checkpoint, or take that."
+        )
+    return ""
+
+
+def write_results(folder: Path, task: Task, results: Results, hub: bool) -> None:
     """Writes metrics.json, the figures and the model card; `hub` as for the card."""
     import matplotlib
 
     from helpers.curves import plot
 
     matplotlib.use("Agg")
-    figure = draw_confusion_matrix(results.test)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fonts that lack letters of a label
-        figure.savefig(folder / "confusion_matrix.png", dpi=min(120, 3000 / figure.get_figwidth()))
-    plot(results.log_history, metric="macro_f1").savefig(folder / "curves.png", dpi=120)
-    (folder / "README.md").write_text(model_card(results, hub), encoding="utf-8")
+    if drawn := task.picture(results.test):
+        name, _, figure = drawn
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fonts that lack letters of a label
+            figure.savefig(folder / name, dpi=min(120, 3000 / figure.get_figwidth()))
+    plot(results.log_history, metric=task.best).savefig(folder / "curves.png", dpi=120)
+    (folder / "README.md").write_text(model_card(task, results, hub), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(asdict(results), indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def model_card(results: Results, hub: bool) -> str:
+def model_card(task: Task, results: Results, hub: bool) -> str:
     """The README.md of a model.
 
     Args:
+        task: of the run.
         results: of its run.
         hub: whether the checkpoint that was fine-tuned is the id of a model on the Hub.
     """
     base = results.settings.checkpoint
-    name = plain(base.split("/")[-1] if hub else os.path.basename(os.path.abspath(base)))  # a path means nothing there
-    data, test, lazy = results.data, results.test, results.majority_class
-    file, rows = plain(data.file), data.rows
+    name = cell(base.split("/")[-1] if hub else os.path.basename(os.path.abspath(base)))  # a path means nothing there
+    data, rows, file = results.data, results.data.rows, cell(results.data.file)
+    texts = f"texts in the column `{cell(data.text_column)}`"
+    if data.pair_column:
+        texts = f"pairs of texts in the columns `{cell(data.text_column)}` and `{cell(data.pair_column)}`"
+    best, picture = task.shown.get(task.best, task.best), task.picture(results.test)
     return f"""---
-{front_matter(results, name, base if hub else None)}
+{front_matter(task, results, name, base if hub else None)}
 ---
 
 # {name}, fine-tuned on {file}
 
-Tells {len(data.labels)} kinds of text apart: {", ".join(map(plain, data.labels))}.
+{task.purpose()}
 
 ```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", "path/to/this/directory")
-classify("A text.", truncation=True)
+{task.usage(data.pair_column is not None)}
 ```
 
 ## Results
 
-| | accuracy | macro-F1 |
-|---|---|---|
-| this model | {test.accuracy:.3f} | {test.macro_f1:.3f} |
-| always "{plain(lazy.label)}" | {lazy.accuracy:.3f} | {lazy.macro_f1:.3f} |
+{table(compared(task, results))}
 
-| label | precision | recall | F1 | test rows | training rows |
-|---|---|---|---|---|---|
-{class_rows(results)}
+{table(task.table(results.test, data.counts["train"]))}
 
-![Loss and macro-F1 while training](curves.png)
-![Confusion matrix of the test rows](confusion_matrix.png)
+![Loss and {best} while training](curves.png)
+{f"![{picture[1]}]({picture[0]})" if picture else ""}
 
 ## Data
 
-`{file}`: texts in the column `{plain(data.text_column)}`, labels in `{plain(data.label_column)}`.
+`{file}`: {texts}, labels in `{cell(data.label_column)}`.
 {rows["train"]:,} rows were for training, {rows["validation"]:,} to choose the best checkpoint, {rows["test"]:,} for the
 figures above. Texts that are equal but for case, spaces and punctuation are in one of these parts only.
 
-{bullets(map(plain, data.remarks)) or "Nothing had to be repaired."}
+{bullets(map(cell, data.remarks)) or "Nothing had to be repaired."}
 
 ## Training
 
-{bullets(training_lines(results, name))}
+{bullets(training_lines(results, name, best))}
 
 Everything else is in `metrics.json`.
 
 ## Limits
 
-{bullets(limits(results))}
+{bullets(limits(task, results))}
 """
 
 
-def front_matter(results: Results, name: str, base_model: str | None) -> str:
+def compared(task: Task, results: Results) -> list[list[str]]:
+    """The headline metrics of the model and of simpler ways, the header first."""
+    rows = {"this model": task.headline(results.test)} | {cell(name): own for name, own in results.baselines.items()}
+    return [["", *task.shown.values()]] + [
+        [name, *(f"{own[key]:.3f}" for key in task.shown)] for name, own in rows.items()
+    ]
+
+
+def front_matter(task: Task, results: Results, name: str, base_model: str | None) -> str:
     """The card's YAML, with the scores on the test rows as a model index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     def score(kind: str, shown: str, value: float) -> EvalResult:
         return EvalResult(
-            task_type="text-classification",
+            task_type=task.pipeline,
             dataset_type=one_line(results.data.file),
             dataset_name=one_line(results.data.file),
             dataset_split="test",
@@ -178,57 +214,45 @@ def front_matter(results: Results, name: str, base_model: str | None) -> str:
     data = ModelCardData(
         base_model=base_model,
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=task.pipeline,
         tags=["lora"] if results.settings.lora else None,
-        metrics=["accuracy", "f1"],
+        metrics=list(dict.fromkeys(task.kinds.values())),
         model_name=f"{name}-{PurePath(one_line(results.data.file)).stem}",
         eval_results=[
-            score("accuracy", "accuracy", results.test.accuracy),
-            score("f1", "macro-F1", results.test.macro_f1),
+            score(task.kinds[key], task.shown[key], value) for key, value in task.headline(results.test).items()
         ],
     )
     return data.to_yaml()
 
 
-def class_rows(results: Results) -> str:
-    """The scores of each label, a row of the table each."""
-    return "\n".join(
-        f"| {plain(name)} | {row.precision:.3f} | {row.recall:.3f} | {row.f1:.3f} | {row.n:,} | {seen:,} |"
-        for (name, row), seen in zip(results.test.per_class.items(), results.data.counts["train"], strict=True)
-    )
+def table(rows: list[list[str]]) -> str:
+    """A table of Markdown, the first row its header; nothing if there are no rows."""
+    lines = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows]
+    return "\n".join([*lines[:1], "|" + "---|" * len(rows[0]), *lines[1:]]) if rows else ""
 
 
-def training_lines(results: Results, name: str) -> list[str]:
+def training_lines(results: Results, name: str, best: str) -> list[str]:
     """How it was trained."""
     settings, measured = results.settings, results.measured
     return [
         f"{'LoRA adapters, merged,' if settings.lora else 'All parameters'} of {name}, {settings.precision}",
         f"learning rate {settings.learning_rate:g}, {settings.batch_size} rows a step, {measured.steps:,} steps "
         f"({measured.epochs:.3g} epochs), at most {settings.max_length:,} tokens a text",
-        f"class weights {results.class_weights}",
-        f"seed {settings.seed}; the best checkpoint by validation macro-F1 is that of step {results.validation.step:,}",
+        *([f"class weights {results.class_weights}"] if results.class_weights else []),
+        f"seed {settings.seed}; of all checkpoints, that of step {results.validation['step']:,} is the best by {best} "
+        "on the validation rows",
     ]
 
 
-def limits(results: Results) -> list[str]:
+def limits(task: Task, results: Results) -> list[str]:
     """What a user should not expect."""
     data, test = results.data, results.test
-    lines = [
+    return [
         f"Measured on {test.n:,} rows of the same data that training did not see. Texts from elsewhere, of another "
         "time or another style, may be harder.",
         f"It reads the first {data.max_length:,} tokens of a text; {data.cut_share:.1%} of the texts are longer.",
-        "It always answers with one of its labels, also to a text that has none of them.",
+        *task.limits(test),
     ]
-    if weak := [plain(name) for name, row in test.per_class.items() if row.n and row.f1 < 0.5]:
-        lines.append(f"F1 is below 0.5 for {', '.join(weak[:10])}{', …' * (len(weak) > 10)}.")
-    if few := sum(row.n < 10 for row in test.per_class.values()):
-        lines.append(f"{few} of {len(data.labels)} labels have fewer than 10 test rows: their figures are rough.")
-    return lines
-
-
-def plain(text: str) -> str:
-    """A text of the user's on one line of Markdown, also in a table."""
-    return one_line(text).replace("|", "\\|")
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -6,36 +6,29 @@ import warnings
 from typing import TYPE_CHECKING
 
 from takehome.models import Loaded, load_model
+from takehome.tasks import Task
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
 
-def build_classifier(checkpoint: str, revision: str | None, labels: list[str], pad_token_id: int) -> Loaded:
-    """The checkpoint with a classification head of these labels, in float32.
+def build_model(checkpoint: str, revision: str | None, task: Task, pad_token_id: int) -> Loaded:
+    """The checkpoint with a head for a task, in float32.
 
     Raises:
         InputError: its weights do not fit its config.
         Exception: whatever the libraries raise if there is no such model.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
-    loaded = load_model(
-        AutoModelForSequenceClassification,
-        checkpoint,
-        new_head=True,
-        revision=revision,
-        num_labels=len(labels),
-        id2label=dict(enumerate(labels)),
-        label2id={name: number for number, name in enumerate(labels)},
-        problem_type="single_label_classification",
-    )
+    loaded = load_model(getattr(transformers, task.model), checkpoint, new_head=True, revision=revision, **task.head())
     loaded.model.config.pad_token_id = pad_token_id
+    task.look_at(loaded.model)
     return loaded
 
 
-def add_adapters(model: PreTrainedModel, rank: int, alpha: float) -> PeftModel:
+def add_adapters(model: PreTrainedModel, rank: int, alpha: float, kind: str = "SEQ_CLS") -> PeftModel:
     """LoRA adapters on all linear layers of the body; the head is trained as a whole."""
     warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")  # peft 0.21 asks for it
     import torch
@@ -47,7 +40,7 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: float) -> PeftModel:
     prefix = model.base_model_prefix
     head = [name for name, module in model.named_children() if name != prefix and list(module.parameters())]
     config = LoraConfig(
-        task_type="SEQ_CLS",
+        task_type=kind,
         r=rank,
         lora_alpha=alpha,
         lora_dropout=0.0,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from takehome.columns import MAX_CHARACTERS, MAX_LABELS, Column, Raw, Wanted
+from takehome.columns import LIST, MAX_CHARACTERS, MAX_LABELS, Column, Raw, Wanted
 from takehome.errors import InputError
+from takehome.forms import BETWEEN, CLASSES, Form, remark_sets
 from takehome.values import HTML, SEVERAL, hash64, is_date, is_number, key, order, says_nothing, visible
 from takehome.wording import counted, listed, rows_named
 
@@ -40,44 +41,52 @@ class Split:
     def first_row(self, spelling: str) -> int:
         return self.rows.row[self.rows.label == self.spellings.index(spelling)].iloc[0]
 
-    def texts(self, text: str, label: str | None, ids: dict[int, int]) -> Iterator[tuple]:
-        """(text, label, row in the file) of what is kept, with its final number."""
+    def texts(self, texts: list[str], answers: list | None) -> Iterator[tuple]:
+        """(text, the second of a pair, answer, row in the file) of what is kept; `answers` by number of the label."""
         places = np.full(self.raw.rows, -1, np.int32)
-        places[self.rows.index] = self.rows.label.map(ids).fillna(-1)
-        for (row, value), number in zip(self.raw.read(text), places, strict=True):
-            if number >= 0:
-                yield (value[:MAX_CHARACTERS], *([int(number)] if label else []), row)
+        places[self.rows.index] = self.rows.label
+        for (row, *values), number in zip(self.raw.read(*texts), places, strict=True):
+            if number >= 0 and (answers is None or answers[number] is not None):
+                own = [] if answers is None else [answers[number]]
+                yield (*(value[:MAX_CHARACTERS] for value in values), *own, row)
 
 
-def examine(path, raw: Raw, where: str, text: str, label: str | None, nothing: set[str], remarks: list[str]) -> Split:
+def examine(
+    path, raw: Raw, where: str, texts: list[str], form: Form | None, nothing: set[str], remarks: list[str]
+) -> Split:
     """Reads the texts and labels of a split once; leaves out rows without a text or a label.
 
     Args:
         path: for messages.
         raw: the split.
         where: " of test", or nothing if there is one split only.
-        text, label: names of columns.
+        texts: the columns of texts, one or two.
+        form: how labels are written; None if none are read.
         nothing: keys of labels such as NA that are classes here.
         remarks: gets a sentence about each thing that was found.
     """
     import pandas as pd
 
     number, digest = np.zeros(raw.rows, np.int32), np.zeros(raw.rows, np.uint64)
-    labels, spellings = np.full(raw.rows, -1 if label else 0, np.int32), {}
+    labels, spellings = np.full(raw.rows, -1 if form else 0, np.int32), {}
     long, html, plain = [], 0, []
-    for n, (row, value, *rest) in enumerate(raw.read(*filter(None, (text, label)))):
+    for n, (row, *values) in enumerate(raw.read(*texts, *(form.columns if form else ()))):
         number[n] = row
-        if value and (same := key(value)) and not says_nothing(value):
-            digest[n] = hash64(same) or 1
-            html += bool(HTML.search(value))
-            if len(value) > MAX_CHARACTERS:
+        own, rest = values[: len(texts)], values[len(texts) :]
+        if all(value and key(value) and not says_nothing(value) and value[0] != LIST for value in own):
+            digest[n] = hash64("\x1f".join(map(key, own))) or 1
+            html += any(HTML.search(value) for value in own)
+            if any(len(value) > MAX_CHARACTERS for value in own):
                 long.append(row)
-            if is_number(value) or is_date(value):
+            if any(is_number(value) or is_date(value) for value in own):
                 plain.append(row)
-        if rest and rest[0] and (same := key(rest[0])) and (not says_nothing(rest[0]) or same in nothing):
-            labels[n] = spellings.setdefault(rest[0], len(spellings))
+        label = form.spelling(rest) if form else None
+        if form and form.task != CLASSES:
+            labels[n] = -1 if label is None else spellings.setdefault(label, len(spellings))
+        elif label and (same := key(label)) and (not says_nothing(label) or same in nothing):
+            labels[n] = spellings.setdefault(label, len(spellings))
             if len(spellings) > MAX_LABELS:
-                raise InputError(_not_classes(path, label, len(spellings), raw.rows))
+                raise InputError(_not_classes(path, form.name, len(spellings), raw.rows))
     rows = pd.DataFrame({"row": number, "digest": digest, "label": labels})
     split = Split(raw, where, rows, list(spellings))
     split.drop(split.rows.digest == 0, "without a text", remarks)
@@ -90,7 +99,7 @@ def examine(path, raw: Raw, where: str, text: str, label: str | None, nothing: s
         remarks.append(f"{what}, kept ({rows_named(plain)}).")
     if html:
         remarks.append(f"{counted(html, 'text')}{where} with HTML, kept as it is.")
-    if damaged := raw.columns[text].damaged if text in raw.columns else 0:
+    if damaged := sum(raw.columns[text].damaged for text in texts if text in raw.columns):
         remarks.append(f"{counted(damaged, 'text')}{where} with bytes that are no text, read as \ufffd or ?.")
     return split
 
@@ -159,6 +168,55 @@ def settle_labels(path, splits: dict[str, Split], label: str, wanted: Wanted, re
 def _without_rows(names: list[str], split: Split) -> list[str]:
     """The classes that have no row in a split that has some."""
     return [] if split.rows.empty else [names[n] for n in sorted(set(range(len(names))) - set(split.rows.label))]
+
+
+def settle_sets(splits: dict[str, Split], wanted: Wanted, remarks: list[str]) -> tuple[list[str], list[list[float]]]:
+    """Makes the labels of a text, of several, 0 or 1 each: the names in their order, and the answers by number.
+
+    A label of a single row is left out, and so is one that train has not, unless a model knows it.
+    """
+    train, counts, shown = splits["train"], Counter(), {}
+    for spelling, count in train.counts().items():
+        for part in filter(None, spelling.split(BETWEEN)):
+            counts[key(part)] += count
+            shown.setdefault(key(part), Counter())[part] += count
+    names = wanted.labels or sorted(
+        (n.most_common(1)[0][0] for same, n in shown.items() if counts[same] > 1), key=order
+    )
+    known = {key(name): n for n, name in enumerate(names)}
+    lost = sorted(shown[same].most_common(1)[0][0] for same in shown if same not in known)
+    if lost:
+        why = "of which the model has none" if wanted.labels else "of a single row"
+        remarks.append(f"Labels {why} left out: {listed(lost, 5)}.")
+    answers: dict[tuple[int, ...], int] = {}
+    for split in splits.values():
+        own = [tuple(sorted({known[key(p)] for p in s.split(BETWEEN) if key(p) in known})) for s in split.spellings]
+        numbers = [answers.setdefault(found, len(answers)) for found in own]
+        split.rows = split.rows.assign(label=np.array([*numbers, -1], np.int32)[split.rows.label])
+        split.spellings = split.spellings  # of what was read: for messages
+        strange = {p for s in split.spellings for p in s.split(BETWEEN) if p and key(p) not in known} - set(lost)
+        if strange and split is not train:
+            remarks.append(f"Labels{split.where} that train has not, left out: {listed(sorted(strange), 5)}.")
+    rows = np.bincount(train.rows.label, minlength=len(answers))
+    remark_sets(list(answers), rows.tolist(), remarks)
+    return names, [[float(n in own) for n in range(len(names))] for own in answers]
+
+
+def settle_scores(splits: dict[str, Split], remarks: list[str]) -> list[float]:
+    """The scores by the number of the label, one numbering for all splits."""
+    values: dict[float, int] = {}
+    for split in splits.values():
+        numbers = [values.setdefault(number_of(spelling), len(values)) for spelling in split.spellings]
+        split.rows = split.rows.assign(label=np.array([*numbers, -1], np.int32)[split.rows.label])
+    return list(values)
+
+
+def number_of(text: str) -> float:
+    """The value of a number as people write it: 1,234.5 or 1.234,5 or 12 %."""
+    plain = text.strip().rstrip("%").replace(" ", "").replace("_", "").replace("'", "")
+    if "," in plain and ("." not in plain or plain.rindex(",") > plain.rindex(".")):
+        plain = plain.replace(".", "").replace(",", ".", 1) if plain.count(",") == 1 else plain.replace(",", "")
+    return float(plain.replace(",", ""))
 
 
 def _name(spellings: dict[str, int], remarks: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Copies a table to disk, learns on the way what its columns are like, and finds the ones of texts and of labels."""
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from takehome.wording import counted, listed
 
 MAX_CHARACTERS = 100_000  # of a text: no model here reads further
 MAX_LABELS = 10_000  # different values that are counted of a column
+LIST = "\x1e"  # begins a list in the staged table, written as JSON; no text begins so
 
 
 @dataclass
@@ -41,6 +43,9 @@ class Wanted:
     labels: list[str] | None = None
     usual: Collection[str] = ()
     training: bool = True
+    task: str | None = "classification"  # multi-label, regression; None: find out
+    pair_column: str | None = None
+    pairs: bool = False  # whether two columns of texts are insisted on
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Column:
     dates: int = 0
     prose: int = 0
     nested: int = 0  # lists or objects
+    flat: int = 0  # lists of texts or numbers, of the nested
     printed: int = 0  # texts that look like lists
     characters: int = 0
     damaged: int = 0  # with bytes that are no text
@@ -79,6 +85,10 @@ class Column:
     @property
     def mean_length(self) -> float:
         return self.characters / max(1, self.filled)
+
+    @property
+    def lists(self) -> int:
+        return self.flat + self.printed
 
     @property
     def mostly_plain(self) -> str | None:
@@ -147,7 +157,9 @@ def _as_text(value, column: Column) -> str | None:
     if isinstance(value, (list, dict, tuple)):
         column.nested += 1
         column.filled += 1
-        return None
+        flat = not isinstance(value, dict) and all(isinstance(part, (str, int, float)) for part in value)
+        column.flat += flat
+        return f"{LIST}{json.dumps(list(value))}" if flat else None
     column.types.add("text" if isinstance(value, str) else "number" if isinstance(value, (int, float)) else "other")
     if isinstance(value, float):
         value = int(value) if value.is_integer() else value
@@ -199,7 +211,7 @@ def choose_text(path, raw: Raw, wanted: Wanted, remarks: list[str]) -> str:
     """
     told = wanted.text_column
     columns = {name: column for name, column in raw.columns.items() if told or name != wanted.label_column}
-    name = _exactly(path, told, columns, "--text-column") if told else _best_text(path, columns, wanted.usual, remarks)
+    name = exactly(path, told, columns, "--text-column") if told else _best_text(path, columns, wanted.usual, remarks)
     column = columns[name]
     if not column.filled or column.mostly_plain:
         raise InputError(
@@ -245,7 +257,7 @@ def choose_label(path, raw: Raw, text_column: str, wanted: Wanted, remarks: list
     """
     columns = {name: column for name, column in raw.columns.items() if name != text_column}
     if wanted.label_column is not None:
-        name = _exactly(path, wanted.label_column, raw.columns, "--label-column")
+        name = exactly(path, wanted.label_column, raw.columns, "--label-column")
         if name == text_column:
             raise InputError(f"{path}: column {name!r} cannot be text and label at once; change one of the two options")
         return name
@@ -312,7 +324,7 @@ def _one_to_one(raw: Raw, one: str, other: str) -> bool:
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
-def _exactly(path, wanted: str, columns: Iterable[str], option: str) -> str:
+def exactly(path, wanted: str, columns: Iterable[str], option: str) -> str:
     close = [name for name in columns if name == wanted]
     close = close or [name for name in columns if name.strip().lower() == wanted.strip().lower()]
     if len(close) != 1:

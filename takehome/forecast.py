@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from takehome.settings import Settings
-from takehome.texts import column
+from takehome.tasks import TASKS
+from takehome.tasks.task import column
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +125,7 @@ def predict_memory(model: torch.nn.Module, settings: Settings) -> int | None:
         per_device_train_batch_size=settings.per_device_train_batch_size,
         sequence_length=settings.max_length,
         padded=True,
-        task="sequence-classification",
+        task=TASKS[settings.task].memory,
         precision="bf16" if settings.bf16 else "fp16" if settings.fp16 else "fp32",
         device="cuda" if settings.device == "cuda" else "cpu",
         activation_checkpointing=settings.activation_checkpointing,

@@ -17,7 +17,9 @@ class Settings:
 
     checkpoint: str
     checkpoint_revision: str | None
+    task: str
     text_column: str
+    pair_column: str | None
     label_column: str
     rows_digest: str  # of all texts and labels
     max_train_samples: int | None

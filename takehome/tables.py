@@ -26,9 +26,12 @@ from takehome.cleaning import (
     nothing_left,
     nothing_or_class,
     settle_labels,
+    settle_scores,
+    settle_sets,
 )
-from takehome.columns import Raw, Wanted, choose_label, choose_text, stage, write_arrow
+from takehome.columns import Raw, Wanted, choose_text, stage, write_arrow
 from takehome.errors import InputError, printable
+from takehome.forms import CLASSES, LABELS, SCORE, Form, find_form, find_pair, remark_pair
 from takehome.packed import UNPACKED
 from takehome.scratch import scratch_folder
 from takehome.table_files import Place, open_splits
@@ -52,6 +55,9 @@ class Table:
         remarks: each repair and each thing worth knowing, one sentence each, in the order found.
         splits: what the data has beside its training split: "validation", "test" or both, with the same columns. Texts
             that also stand in one of them were left out of `dataset`.
+        task: what the labels are: "classification", "multi-label" ("label" holds 0 or 1 for each of `labels`) or
+            "regression" ("label" is a number, and there are no `labels`); None without labels.
+        pair_column: of a second text ("pair"), if there is one.
     """
 
     path: Path | str
@@ -61,6 +67,8 @@ class Table:
     labels: list[str]
     remarks: list[str]
     splits: dict[str, "datasets.Dataset"] = field(default_factory=dict)
+    task: str | None = "classification"
+    pair_column: str | None = None
 
 
 def read_table(
@@ -75,6 +83,9 @@ def read_table(
     config: str | None = None,
     revision: str | None = None,
     encoding: str | None = None,
+    task: str | None = CLASSES,
+    pair_column: str | None = None,
+    pairs: bool = False,
     cache_dir: str | os.PathLike | None = None,
 ) -> Table:
     """Reads a table of texts.
@@ -92,12 +103,15 @@ def read_table(
             single row. A row without a text or a label is left out in any case.
         config, revision: of a data set on the Hub, or of a directory laid out like one.
         encoding: of files of text; by default it is found out, and said if it is not UTF-8.
+        task: "classification", "multi-label" or "regression"; None finds out where it is obvious.
+        pair_column: of a second text for each row.
+        pairs: insist on two columns of texts.
         cache_dir: where the Arrow file is written; by default in a temporary directory that goes with the process.
 
     Raises:
         InputError: the data cannot be read or makes no table of texts; nothing is left behind.
     """
-    wanted = Wanted(text_column, label_column, labelled, labels, usual, training)
+    wanted = Wanted(text_column, label_column, labelled, labels, usual, training, task, pair_column, pairs)
     remarks: list[str] = []
     try:
         with scratch_folder(cache_dir) as folder:
@@ -122,58 +136,88 @@ def read_table(
 def _build(path, raws: dict[str, Raw], folder: Path, wanted: Wanted, remarks: list[str]) -> Table:
     import datasets
 
-    text, label = _choose_columns(path, raws, wanted, remarks)
-    nothing = nothing_or_class(raws["train"].columns[label], wanted, label, remarks) if label else set()
+    texts, form = _choose_columns(path, raws, wanted, remarks)
+    classes = form is not None and form.task == CLASSES
+    nothing = nothing_or_class(raws["train"].columns[form.name], wanted, form.name, remarks) if classes else set()
     splits = {}
     for name, raw in raws.items():
         where = f" of {name}" if len(raws) > 1 else ""
-        splits[name] = examine(path, raw, where, text, label, nothing, remarks)
-    names = settle_labels(path, splits, label, wanted, remarks) if label else []
+        splits[name] = examine(path, raw, where, texts, form, nothing, remarks)
+    names, answers = _settle(path, splits, form, wanted, remarks)
     if wanted.training:
-        _clean(path, splits, label, wanted, names, remarks)
+        _clean(path, splits, form, wanted, names, remarks)
     train = splits["train"]
     if train.rows.empty:
         raise InputError(nothing_left(path, train))
-    features, ids = datasets.Features({"text": datasets.Value("string")}), [0]
-    if label:
+    features = datasets.Features({name: datasets.Value("string") for name in ("text", "pair")[: len(texts)]})
+    if classes:
         ids = range(len(names)) if wanted.labels else sorted(set(train.rows.label), key=lambda n: order(names[n]))
         if len(ids) < 2 and wanted.labels is None:
-            raise InputError(f"{path}: column {label!r} has one class only ({names[ids[0]]!r}); add rows of another")
-        features["label"] = datasets.ClassLabel(names=[names[n] for n in ids])
+            raise InputError(
+                f"{path}: column {form.name!r} has one class only ({names[ids[0]]!r}); add rows of another"
+            )
+        places = {old: new for new, old in enumerate(ids)}
+        names, answers = [names[n] for n in ids], [places.get(n) for n in range(len(names))]
+        features["label"] = datasets.ClassLabel(names=names)
+    elif form:
+        value = datasets.Value("float32")
+        features["label"] = datasets.List(value) if form.task == LABELS else value
     features["row"] = datasets.Value("int64")
     done = {}
     for name, split in splits.items():
         file = folder / f"{name}.arrow"
-        write_arrow(file, features.arrow_schema, split.texts(text, label, {old: new for new, old in enumerate(ids)}))
+        write_arrow(file, features.arrow_schema, split.texts(texts, answers))
         done[name] = datasets.Dataset.from_file(str(file), split=name)
-    found = features["label"].names if label else []
-    return Table(path, done.pop("train"), text, label, found, [printable(remark) for remark in remarks], done)
+    remarks = [printable(remark) for remark in remarks]
+    pair = texts[1] if len(texts) > 1 else None
+    task, label = (form.task, form.name) if form else (None, None)
+    return Table(path, done.pop("train"), texts[0], label, names, remarks, done, task, pair)
 
 
-def _choose_columns(path, raws: dict[str, Raw], wanted: Wanted, remarks: list[str]) -> tuple[str, str | None]:
+def _choose_columns(path, raws: dict[str, Raw], wanted: Wanted, remarks: list[str]) -> tuple[list[str], Form | None]:
     raw = raws["train"]
     if not raw.rows:
         raise InputError(f"{path}: has no rows; write at least two rows for each class")
-    text, label = choose_text(path, raw, wanted, remarks), None
-    if wanted.labelled is not False:
-        label = choose_label(path, raw, text, wanted, remarks)
+    if pair := find_pair(path, raw, wanted):
+        texts = list(pair)
+        remark_pair(pair, remarks)
+    else:
+        texts = [choose_text(path, raw, wanted, remarks)]
+    form = None if wanted.labelled is False else find_form(path, raw, texts, wanted, remarks)
     for name, raw in list(raws.items()):
-        if text not in raw.columns and raw.rows:
-            raise InputError(f"{path}: {name} has no column {text!r} as train has; rename it, or leave {name} out")
-        if label and label not in raw.columns and raw.rows:
-            others = [own for own, c in raw.columns.items() if own != text and c.looks_like_labels(raw.rows)]
+        if lost := [text for text in texts if text not in raw.columns and raw.rows]:
+            raise InputError(f"{path}: {name} has no column {lost[0]!r} as train has; rename it, or leave {name} out")
+        lost = [column for column in (form.columns if form else ()) if column not in raw.columns and raw.rows]
+        if lost:
+            others = [own for own, c in raw.columns.items() if own not in texts and c.looks_like_labels(raw.rows)]
             if others:  # else it is a competition's test, whose labels are kept back
-                said = f"{name} has no column {label!r} as train has, but {others[0]!r}"
+                said = f"{name} has no column {lost[0]!r} as train has, but {others[0]!r}"
                 raise InputError(f"{path}: {said}; rename it, or leave {name} out")
-            remarks.append(f"Not read: {name}, which has no column {label!r} (it has {listed(raw.columns, 5)}).")
+            remarks.append(f"Not read: {name}, which has no column {lost[0]!r} (it has {listed(raw.columns, 5)}).")
             raws.pop(name).file.unlink()
-    return text, label
+    return texts, form
 
 
-def _clean(path, splits: dict[str, Split], label: str | None, wanted: Wanted, names, remarks: list[str]) -> None:
+def _settle(path, splits: dict[str, Split], form: Form | None, wanted: Wanted, remarks: list[str]):
+    """The names of the classes or labels, and what each number of a label in the splits stands for, if not itself."""
+    if form is None:
+        return [], None
+    if form.task == SCORE:
+        return [], settle_scores(splits, remarks)
+    if form.task == CLASSES:
+        return settle_labels(path, splits, form.name, wanted, remarks), None
+    names, answers = settle_sets(splits, wanted, remarks)
+    if len(names) < 2 and wanted.labels is None:
+        raise InputError(
+            f"{path}: column {form.name!r} has {len(names)} labels of two rows or more; add rows, or labels"
+        )
+    return names, answers
+
+
+def _clean(path, splits: dict[str, Split], form: Form | None, wanted: Wanted, names, remarks: list[str]) -> None:
     """Leaves out what would harm training."""
     drop_repeated(splits, remarks)
-    if label is not None and wanted.labels is None:
-        drop_single(path, splits["train"], label, names, remarks)
+    if form is not None and form.task == CLASSES and wanted.labels is None:
+        drop_single(path, splits["train"], form.name, names, remarks)
         if not splits["train"].rows.empty:
             drop_lost_classes(splits, names, remarks)

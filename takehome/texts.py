@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from takehome.baselines import MAX_ROWS
 from takehome.checkpoints import write_file
-from takehome.errors import InputError, one_line, printable
+from takehome.errors import InputError, printable
 from takehome.tables import Table, read_table
+from takehome.tasks import Scale, Task, make_task
+from takehome.tasks.scores import scale_of
 from takehome.tokenizer import LoadedTokenizer, unknown_share
 from takehome.values import hash64, visible
 
@@ -32,6 +35,9 @@ class Source:
     config: str | None = None  # of a data set on the Hub
     revision: str | None = None
     encoding: str | None = None  # of files of text; found out by default
+    task: str | None = None  # found out by default
+    pair_column: str | None = None
+    pairs: bool = False  # insist on two columns of texts
 
     def read(self, cache_dir: Path) -> Table:
         return read_table(
@@ -41,6 +47,9 @@ class Source:
             config=self.config,
             revision=self.revision,
             encoding=self.encoding,
+            task=self.task,
+            pair_column=self.pair_column,
+            pairs=self.pairs,
             cache_dir=cache_dir,
         )
 
@@ -49,10 +58,13 @@ class Source:
 class Facts:
     """What was found in the data, and how it was divided and cut: `facts.json`, and "data" in metrics.json."""
 
+    task: str
     file: str  # its name only, or the Hub id
     text_column: str
+    pair_column: str | None
     label_column: str
-    labels: list[str]  # by class id
+    labels: list[str]  # by id: classes, labels or tags; none for scores
+    scale: Scale | None  # of scores
     remarks: list[str]
     digest: str  # of all texts and labels
     limit: int  # tokens that the model takes at most
@@ -62,7 +74,8 @@ class Facts:
     cut_share: float  # of the texts that are longer than max_length
     unknown_share: float  # of the tokens that stand for what the tokenizer does not know, or for a single byte
     rows: dict[str, int]  # of train, validation and test
-    counts: dict[str, list[int]]  # rows of each class, by class id, in train, validation and test
+    counts: dict[str, list[int]]  # rows of each label, by its id, in train, validation and test
+    baselines: dict[str, dict[str, float]]  # what simpler ways score on the test rows
     width: int  # of the model's hidden states
 
     def save(self, folder: Path) -> None:
@@ -70,7 +83,11 @@ class Facts:
 
     @classmethod
     def load(cls, folder: Path) -> "Facts":
-        return cls(**json.loads((folder / "facts.json").read_text(encoding="utf-8")))
+        saved = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        return cls(**saved | {"scale": saved["scale"] and Scale(**saved["scale"])})
+
+    def make_task(self) -> Task:
+        return make_task(self.task, self.labels, self.scale)
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,11 @@ class Part:
 
     dataset: Any  # datasets.Dataset
     rows: np.ndarray  # [rows of this part]
-    labels: np.ndarray  # their class ids [rows of this part]
+    labels: np.ndarray  # their class ids, or strata of another task [rows of this part]
+
+    def select(self) -> Any:
+        """Its rows as a data set of their own."""
+        return self.dataset.select(self.rows)
 
     def draw(self, number: int, seed: int) -> "Part":
         """At most `number` of the rows, each label's first."""
@@ -96,17 +117,13 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", text)) or " ".join(text.split())
 
 
-def column(dataset, name: str) -> np.ndarray:
-    """A column of numbers [rows]; nothing else is read."""
-    return np.asarray(dataset.select_columns(name).with_format("numpy")[:][name])
-
-
 def hash_texts(dataset) -> np.ndarray:
-    """A 64-bit number for each text [rows], the same for texts that are equal when normalised."""
+    """A 64-bit number for each text, or pair [rows], the same for texts that are equal when normalised."""
     numbers, row = np.empty(len(dataset), dtype=np.uint64), 0
-    for batch in dataset.select_columns("text").iter(1000):
-        for text in batch["text"]:
-            numbers[row], row = hash64(normalise(text)), row + 1
+    names = [name for name in ("text", "pair") if name in dataset.column_names]
+    for batch in dataset.select_columns(names).iter(1000):
+        for texts in zip(*(batch[name] for name in names), strict=True):
+            numbers[row], row = hash64("\x1f".join(map(normalise, texts))), row + 1
     return numbers
 
 
@@ -178,21 +195,24 @@ def draw(rows: np.ndarray, labels: np.ndarray, number: int, seed: int) -> np.nda
     return np.sort(np.concatenate([rows[first], np.delete(rows, first)])[:number])
 
 
-def divide(table: Table, seed: int, max_train_samples: int | None, remarks: list[str]) -> tuple[dict[str, Part], str]:
+def divide(
+    table: Table, seed: int, max_train_samples: int | None, remarks: list[str], task: Task | None = None
+) -> tuple[dict[str, Part], str]:
     """Train, validation and test of a table, and a digest of all its texts and labels.
 
     Splits that the table has are kept, a validation split up to 5,000 rows of it. What is missing is taken from train,
     and a text that stands in another split is not in train.
     """
+    task = task or make_task(table.task, table.labels)
     sources = {"train": table.dataset}
     for name, source in table.splits.items():
         if len(source):
             sources[name] = source
         else:
             remarks.append(f"No row of {name} can be used: a part of train takes its place.")
-    labels = {name: column(source, "label") for name, source in sources.items()}
+    labels = {name: task.strata(source) for name, source in sources.items()}
     groups = {name: hash_texts(source) for name, source in sources.items()}
-    digest = hashlib.sha256(b"".join(array.tobytes() for name in groups for array in (groups[name], labels[name])))
+    digest = hashlib.sha256(b"".join(groups[name].tobytes() + task.digest(sources[name]) for name in groups))
 
     given = [groups[name] for name in sources if name != "train"]
     alone = ~np.isin(groups["train"], np.concatenate(given)) if given else np.full(len(groups["train"]), True)
@@ -212,13 +232,13 @@ def divide(table: Table, seed: int, max_train_samples: int | None, remarks: list
         )
     if max_train_samples:
         classes = len(np.unique(parts["train"].labels))
-        if max_train_samples < classes:
+        if max_train_samples < classes and task.name == "classification":
             raise InputError(
                 f"--max-train-samples {max_train_samples}: each of {classes} labels needs a row: take more"
             )
         parts["train"] = parts["train"].draw(max_train_samples, seed)
-    counts = np.bincount(parts["train"].labels, minlength=len(table.labels))
-    for name in (name for name, count in zip(table.labels, counts, strict=True) if not count):
+    counts = task.counts(task.answers(parts["train"].select()))
+    for name in (name for name, count in zip(task.counted(), counts, strict=True) if not count):
         remarks.append(f"Label {name!r} has no row to train on: its texts are also in another split.")
     return parts, digest.hexdigest()
 
@@ -254,30 +274,29 @@ def prepare(
     datasets.disable_progress_bars()
     table = source.read(folder)
     remarks = list(table.remarks)
-    parts, digest = divide(table, seed, max_train_samples, remarks)
-    sample = _sample_tokens(parts["train"], loaded, seed)
-    lengths = np.array([len(ids) for ids in sample])
-    limit = loaded.limit
-    length = max_length or min(limit, 8 * math.ceil(max(8, np.percentile(lengths, 95)) / 8))
+    task = make_task(table.task, table.labels)
+    parts, digest = divide(table, seed, max_train_samples, remarks, task)
+    answers = {name: task.answers(part.select()) for name, part in parts.items()}
+    task.scale = scale_of(answers["train"]) if table.task == "regression" else None
+    lengths = _lengths(parts["train"], loaded, seed, task, max_length)
     for name, part in parts.items():
-        _tokenise(part, loaded.tokenizer, length, folder / f"{name}.arrow")
-    counts = {name: np.bincount(part.labels, minlength=len(table.labels)).tolist() for name, part in parts.items()}
+        _tokenise(part, loaded.tokenizer, lengths["max_length"], folder / f"{name}.arrow", task)
+    known = parts["train"].draw(MAX_ROWS, seed)
     facts = Facts(
+        task=task.name,
         file=Path(source.data).name if Path(source.data).exists() else source.data,
         text_column=table.text_column,
+        pair_column=table.pair_column,
         label_column=table.label_column,
         labels=table.labels,
+        scale=task.scale,
         remarks=remarks,
         digest=digest,
-        limit=limit,
-        max_length=int(length),
-        tokens_median=float(np.median(lengths)),
-        tokens_95=float(np.percentile(lengths, 95)),
-        unknown_share=unknown_share(sample, loaded.tokenizer),
-        cut_share=float((lengths > length).mean() if length < limit else (lengths >= limit).mean()),
         rows={name: len(part.rows) for name, part in parts.items()},
-        counts=counts,
+        counts={name: task.counts(own) for name, own in answers.items()},
+        baselines=task.baselines(known.select(), parts["validation"].select(), parts["test"].select()),
         width=loaded.width,
+        **lengths,
     )
     del table, parts
     pa.default_memory_pool().release_unused()
@@ -285,26 +304,37 @@ def prepare(
     return facts
 
 
-def _encode(tokenizer, texts: list[str], length: int) -> list[list[int]]:
-    # A token has four or five characters: what is behind twenty for each need not be read.
-    return tokenizer([text[: 20 * length] for text in texts], truncation=True, max_length=length)["input_ids"]
+def _lengths(part: Part, loaded: LoadedTokenizer, seed: int, task: Task, told: int | None) -> dict[str, float]:
+    """The fields of Facts about tokens, from a sample of the texts; `told` is the length that the user gave."""
+    sample, limit = _sample_tokens(part, loaded, seed, task), loaded.limit
+    tokens = np.array([len(ids) for ids in sample])
+    length = told or min(limit, 8 * math.ceil(max(8, np.percentile(tokens, 95)) / 8))
+    return dict(
+        limit=limit,
+        max_length=int(length),
+        tokens_median=float(np.median(tokens)),
+        tokens_95=float(np.percentile(tokens, 95)),
+        cut_share=float((tokens > length).mean() if length < limit else (tokens >= limit).mean()),
+        unknown_share=unknown_share(sample, loaded.tokenizer),
+    )
 
 
-def _sample_tokens(part: Part, loaded: LoadedTokenizer, seed: int) -> list[list[int]]:
+def _sample_tokens(part: Part, loaded: LoadedTokenizer, seed: int, task: Task) -> list[list[int]]:
     """Token ids of up to 2,000 texts, at most `limit` each."""
     sample = np.sort(np.random.default_rng(seed).permutation(part.rows)[:2000])
     batches = part.dataset.select(sample).iter(100)
-    return [ids for batch in batches for ids in _encode(loaded.tokenizer, batch["text"], loaded.limit)]
+    encoded = (task.encode(loaded.tokenizer, batch, loaded.limit) for batch in batches)
+    return [ids for batch in encoded for ids in batch["input_ids"]]
 
 
-def _tokenise(part: Part, tokenizer, length: int, file: Path) -> None:
+def _tokenise(part: Part, tokenizer, length: int, file: Path, task: Task) -> None:
     """Writes input_ids, length and labels of each row to an Arrow file."""
 
     def tokenise(batch):
-        ids = _encode(tokenizer, batch["text"], length)
-        return {"input_ids": ids, "length": [len(row) for row in ids], "labels": batch["label"]}
+        encoded = task.encode(tokenizer, batch, length)
+        return encoded | {"length": [len(row) for row in encoded["input_ids"]]}
 
-    part.dataset.select(part.rows).map(
+    part.select().map(
         tokenise,
         batched=True,
         remove_columns=part.dataset.column_names,
@@ -320,20 +350,18 @@ def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str,
         f"{facts.unknown_share:.0%} of the tokens are unknown to the checkpoint's tokenizer, or single bytes: take "
     )
     strange += "a checkpoint that was pretrained on texts of this kind, such as a multilingual one"
-    total = np.sum(list(facts.counts.values()), axis=0)
-    named = [f"{one_line(facts.labels[i], 60)} {total[i]:,}" for i in np.argsort(-total, kind="stable")]
-    if len(named) > 12:
-        named = [*named[:5], "…", *named[-5:]]
+    total = np.sum(list(facts.counts.values()), axis=0).astype(int).tolist()
+    texts = f"{facts.text_column!r} and {facts.pair_column!r}" if facts.pair_column else repr(facts.text_column)
     chosen = "95 % of the texts fit" if facts.max_length < facts.limit else "the model's limit"
     chosen = "as told" if max_length else chosen
     return [
         (
             "data",
-            f"{printable(data)}: {total.sum():,} rows; texts in {facts.text_column!r}, labels in "
-            f"{facts.label_column!r}",
+            f"{printable(data)}: {sum(facts.rows.values()):,} rows; texts in {texts}, labels in {facts.label_column!r}",
         ),
         *(("", remark) for remark in facts.remarks),
-        ("classes", f"{len(total)}: {', '.join(named)}"),
+        ("task", facts.task),
+        facts.make_task().describe(total),
         ("split", ", ".join(f"{name} {n:,}" for name, n in facts.rows.items()) + "; equal texts stay together"),
         (
             "length",

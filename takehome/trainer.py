@@ -3,19 +3,15 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
-from sklearn.metrics import accuracy_score, f1_score
 from tqdm import tqdm
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -30,7 +26,8 @@ from takehome.checkpoints import claim, damage, remove_checkpoints, seal, write_
 from takehome.commandline import Stopped, StopSignals
 from takehome.errors import InputError, one_line
 from takehome.settings import Settings
-from takehome.texts import column
+from takehome.tasks import Task
+from takehome.tasks.task import column
 from takehome.unfinished import RECORD, STATE, best_of, has_ended
 
 MAIN = os.environ.get("RANK", "0") == "0"  # the process that speaks
@@ -58,8 +55,8 @@ class LengthSampler:
 class Progress(TrainerCallback):
     """Shows a bar, refuses a loss that is no number, and ends the run after the step in which a signal came."""
 
-    def __init__(self, work: Path, sampler: LengthSampler):
-        self.work, self.sampler = work, sampler
+    def __init__(self, work: Path, sampler: LengthSampler, task: Task):
+        self.work, self.sampler, self.task = work, sampler, task
         self.stop = StopSignals(self.write)
         self.bar, self.asked, self.shared_stop = None, 0, None
 
@@ -101,10 +98,9 @@ class Progress(TrainerCallback):
 
     def on_evaluate(self, arguments, state, control, metrics, **_):
         if state.global_step:
-            self.write(
-                f"step {state.global_step:<7}validation loss {metrics['eval_loss']:.4f}, macro-F1 "
-                f"{metrics['eval_macro_f1']:.4f}, accuracy {metrics['eval_accuracy']:.4f}"
-            )
+            shown = {called: metrics.get(f"eval_{name}") for name, called in self.task.shown.items()}
+            said = "".join(f", {called} {value:.4f}" for called, value in shown.items() if value is not None)
+            self.write(f"step {state.global_step:<7}validation loss {metrics['eval_loss']:.4f}{said}")
 
 
 class TextTrainer(Trainer):
@@ -115,25 +111,26 @@ class TextTrainer(Trainer):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         splits: dict[str, Dataset],
+        task: Task,
         weights: np.ndarray | None,
         settings: Settings,
         work: Path,
     ):
         self.work, self.settings, self.test_rows = work, settings, splits["test"]
         self.sampler = LengthSampler(column(splits["train"], "length"), settings.batch_size, settings.seed)
-        self.progress = Progress(work, self.sampler)
+        self.progress = Progress(work, self.sampler, task)
         callbacks = [self.progress]
         if settings.early_stopping_patience:
             callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
         super().__init__(
             model,
-            training_arguments(settings, work),
-            DataCollatorWithPadding(tokenizer),
+            training_arguments(settings, work, task.best),
+            task.collator(tokenizer),
             splits["train"],
             splits["validation"],
             tokenizer,
-            compute_loss_func=weighted_loss(weights),
-            compute_metrics=metrics,
+            compute_loss_func=task.loss(weights),
+            compute_metrics=task.validate,
             callbacks=callbacks,
             preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
         )
@@ -183,8 +180,8 @@ class TextTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def training_arguments(settings: Settings, work: Path) -> TrainingArguments:
-    """What Trainer is told.
+def training_arguments(settings: Settings, work: Path, best: str) -> TrainingArguments:
+    """What Trainer is told; `best` is the metric that chooses the checkpoint.
 
     Raises:
         InputError: the settings do not go together, or not with this machine.
@@ -210,7 +207,7 @@ def training_arguments(settings: Settings, work: Path) -> TrainingArguments:
             eval_steps=settings.eval_steps,
             save_steps=settings.eval_steps,
             load_best_model_at_end=True,
-            metric_for_best_model="macro_f1",
+            metric_for_best_model=best,
             logging_steps=max(1, settings.steps // 60),
             logging_nan_inf_filter=False,
             disable_tqdm=True,
@@ -219,22 +216,3 @@ def training_arguments(settings: Settings, work: Path) -> TrainingArguments:
         )
     except ValueError as cause:
         raise InputError(one_line(cause)) from cause
-
-
-def weighted_loss(weights: np.ndarray | None) -> Callable[..., torch.Tensor]:
-    """Cross-entropy, summed over the rows of a step and divided by their number; `weights` are those of the classes."""
-    given = None if weights is None else torch.tensor(weights, dtype=torch.float32)
-
-    def loss(outputs, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
-        own = None if given is None else given.to(outputs.logits.device)
-        losses = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, own, reduction="none")
-        return losses.sum() / (num_items_in_batch or len(labels))
-
-    return loss
-
-
-def metrics(predicted: EvalPrediction) -> dict[str, float]:
-    """What is looked at while training; macro-F1 is the mean over the classes that have rows."""
-    guesses = predicted.predictions.argmax(-1)
-    score = f1_score(predicted.label_ids, guesses, average="macro", labels=np.unique(predicted.label_ids))
-    return {"accuracy": accuracy_score(predicted.label_ids, guesses), "macro_f1": score}

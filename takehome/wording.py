@@ -21,3 +21,8 @@ def rows_named(rows: list[int]) -> str:
 
 def first_sentence(error: Exception) -> str:
     return one_line(error, 160).split(". ")[0].rstrip(".")
+
+
+def cell(text: str) -> str:
+    """A text of the user's on one line of Markdown, also in a table."""
+    return one_line(text).replace("|", "\\|")

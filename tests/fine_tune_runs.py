@@ -42,13 +42,13 @@ def child(arguments, output, file_size, disk, slow, diverge):
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warm.write_to(output)
-    from takehome import trainer
+    from takehome import tasks, trainer
 
     if slow:
         order = trainer.LengthSampler.__iter__
         trainer.LengthSampler.__iter__ = lambda self: (time.sleep(slow / 16) or row for row in order(self))
     if diverge:
-        trainer.weighted_loss = lambda weights: lambda outputs, labels, **_: outputs.logits.sum() * math.nan
+        tasks.TASKS["classification"].loss = lambda *_: lambda outputs, labels, **_: outputs.logits.sum() * math.nan
     if file_size:
         warm.limit_files(file_size)
     if disk:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from takehome import metrics as measures
+from takehome import predictions
 from takehome.checkpoints import begin, damage, finish, read_marker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,14 +184,14 @@ def test_a_file_without_labels_gets_predictions(model, tmp_path, capsys):
     data = write_csv(tmp_path / "new.csv", [(n, text) for n, (text, _) in enumerate(rows)] + [(20, "")], ("id", "body"))
     assert run(model, data, tmp_path / "out") == 0
     assert written(tmp_path / "out") == ["predictions.csv"]
-    predictions = read_csv(tmp_path / "out" / "predictions.csv")
-    assert [int(row["row"]) for row in predictions] == list(range(2, 22))
-    assert [row["text"] for row in predictions] == [text for text, _ in rows]
-    assert {row["predicted"] for row in predictions} <= set(CLASSES)
+    found = read_csv(tmp_path / "out" / "predictions.csv")
+    assert [int(row["row"]) for row in found] == list(range(2, 22))
+    assert [row["text"] for row in found] == [text for text, _ in rows]
+    assert {row["predicted"] for row in found} <= set(CLASSES)
     assert "1 row without a text left out (row 22)" in capsys.readouterr().out
     other = write_csv(tmp_path / "other.csv", [(text, "inbox") for text, _ in rows], ("text", "category"))
     assert run(model, other, tmp_path / "more") == 2 and run(model, other, tmp_path / "more", "--no-labels") == 0
-    assert read_csv(tmp_path / "more" / "predictions.csv") == predictions
+    assert read_csv(tmp_path / "more" / "predictions.csv") == found
 
 
 def test_formulas_are_written_as_texts(model, tmp_path):
@@ -208,7 +209,7 @@ def test_formulas_are_written_as_texts(model, tmp_path):
             assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row.values())
     texts = {row["text"] for row in read_csv(tmp_path / "out" / "suspicious.csv")}
     assert texts == {*(f"'{text}" for text in risky[:4]), risky[4]}
-    assert [script.spreadsheet_safe(cell) for cell in ("-1", "2.5", 7, "a=b")] == ["-1", "2.5", 7, "a=b"]
+    assert [predictions.spreadsheet_safe(cell) for cell in ("-1", "2.5", 7, "a=b")] == ["-1", "2.5", 7, "a=b"]
 
 
 def test_labels_are_matched_by_name_and_not_by_number(model, tmp_path):

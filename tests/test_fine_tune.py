@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fine_tune_runs import DOCUMENTS, MODEL, SHORT, Run, documents, fine_tune, refused, write_csv, write_small
+from fine_tune_runs import DOCUMENTS, MODEL, SHORT, Run, documents, refused, write_csv, write_small
 
 from helpers.profiles import ROOT
-from takehome import forecast, settings, texts
+from takehome import card, forecast, settings, texts
 from takehome.checkpoints import MARKER, damage
-from takehome.metrics import Majority, Scores
 from takehome.tables import read_table
 from takehome.trainer import LengthSampler
 from takehome.unfinished import compare
@@ -285,10 +284,10 @@ def test_a_loss_that_is_no_number_is_named(small, tmp_path):
 
 
 def test_what_learned_nothing_is_told_so(finished):
-    scores = finished.metrics["test"]
-    lazy = Majority("news", 0.25, scores["macro_f1"])
-    assert "learned nothing" in fine_tune.advise(Scores(**scores), lazy)
-    assert not fine_tune.advise(Scores(**scores | {"macro_f1": lazy.macro_f1 + 0.1}), lazy)
+    score = finished.metrics["test"]["macro_f1"]
+    assert "learned nothing" in card.advise(score, {"always 'news'": score, "words": 0.0})
+    assert "words: better than the model" in card.advise(score + 0.1, {"always 'news'": score, "words": 1.0})
+    assert not card.advise(score + 0.1, {"always 'news'": score, "words": score})
 
 
 def test_a_file_that_cannot_be_written(small, tmp_path):

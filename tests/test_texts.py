@@ -15,6 +15,7 @@ import datasets  # noqa: E402
 from takehome import texts  # noqa: E402
 from takehome.errors import InputError  # noqa: E402
 from takehome.tables import Table  # noqa: E402
+from takehome.tasks.task import column  # noqa: E402
 from takehome.tokenizer import load_tokenizer  # noqa: E402
 
 MODEL = str(ROOT / "data/models/distilbert")
@@ -151,7 +152,7 @@ def test_a_given_validation_split_is_drawn_from_and_a_given_test_split_is_whole(
     assert {name: len(part.rows) for name, part in parts.items()} == {"train": 90, "validation": 5000, "test": 7000}
     assert remarks == []
     for part in parts.values():
-        assert (texts.column(part.dataset, "label")[part.rows] == part.labels).all()
+        assert (column(part.dataset, "label")[part.rows] == part.labels).all()
 
 
 def test_fewer_rows_to_train_on_with_given_splits():
