@@ -25,7 +25,7 @@ PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 ALL =
 UNCHANGED = $(if $(ALL)$(CI),,--skip-unchanged)
 
-.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean site site-serve pictures links
+.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean site site-serve pictures links gpu-check gpu-wheels
 
 help:
 	@echo "make lab                      install where needed, then open your own copy of lesson 01; LESSON=02 opens another"
@@ -40,6 +40,8 @@ help:
 	@echo "make check-exercises          a table of a room's notebooks: NOTEBOOK=notebooks/02_....ipynb SUBMITTED=folder"
 	@echo "make classroom-bundle         gather all that a room without a network needs: PROFILE=laptop BUNDLE=folder"
 	@echo "make install-from-bundle      set this folder up from such a BUNDLE=folder, without a network"
+	@echo "make gpu-check                the course on a CUDA GPU, under eight minutes, without a network"
+	@echo "make gpu-wheels               the packages for that, for a machine that has torch: WHEELS=folder"
 	@echo "make site                     build the course as a web site in site/_build/html"
 	@echo "make site-serve               build it and show it on this machine"
 	@echo "make links REPOSITORY=o/n    buttons for Colab, Kaggle, Binder and Codespaces; none takes them away"
@@ -109,6 +111,15 @@ benchmark: $(STAMP)
 
 check-exercises: $(STAMP)
 	@$(OFFLINE) "$(BIN)/python" tools/check_exercises.py "$(NOTEBOOK)" "$(SUBMITTED)" $(CHECK_ARGS)
+
+# With .venv, or else with $(PYTHON): a machine with a GPU often has a torch of its own, and no network (SETUP.md).
+gpu-check:
+	@python="$(BIN)/python"; [ -x "$$python" ] || python="$(PYTHON)"; status=0; \
+	$(OFFLINE) "$$python" -m pytest -m gpu tests/test_gpu.py -rs -p no:cacheprovider || status=$$?; \
+	"$$python" tools/gpu_check.py --write-tables && exit $$status
+
+gpu-wheels: $(STAMP)
+	"$(BIN)/python" tools/gpu_wheels.py "$(or $(filter-out here none,$(WHEELS)),gpu-wheels)"
 
 # One folder for a USB stick; WHEELS=none leaves the packages out.
 PROFILE = laptop

@@ -40,6 +40,7 @@ GPUS = {
     "l4": GPU(121e12, 30.3e12, 24, "NVIDIA L4 data sheet; half of the 242 that it gives with sparsity"),
     "a100": GPU(312e12, 19.5e12, 80, "NVIDIA A100 data sheet, 80 GB SXM"),
     "h100": GPU(989e12, 67e12, 80, "NVIDIA H100 data sheet, SXM; half of the 1,979 that it gives with sparsity"),
+    "h200": GPU(989e12, 67e12, 141, "NVIDIA H200 data sheet, SXM; half of the 1,979 that it gives with sparsity"),
 }
 
 

@@ -99,7 +99,7 @@ def real_peak(
     def prepare():
         model = loaded or memory.build_model(config, precision=precision, method=method, **model_settings)
         if activation_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            memory.checkpoint_activations(model)
         batch = memory.build_batch(model, batch_size, length, padded)
         optimizers = memory.build_optimizers(model, optim)
         autocast = "fp32" if method == "qlora" else precision
@@ -178,7 +178,7 @@ def sharded_process(rank, directory, kind, config, batch_size, length, settings)
     def prepare():
         model = memory.build_model(config)
         if settings.get("activation_checkpointing"):
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            memory.checkpoint_activations(model)
         batch = memory.build_batch(model, batch_size, length)
         if kind in ("ddp", "zero1"):
             wrapped = torch.nn.parallel.DistributedDataParallel(model)

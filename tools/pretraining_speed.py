@@ -71,24 +71,24 @@ def plain_torch_gpt(layers, width, heads, vocabulary):
             nn.init.normal_(self.tokens.weight, std=0.02)
 
         def forward(self, ids):
-            x = self.tokens(ids[:, :-1]) + self.places(torch.arange(ids.shape[1] - 1))
+            x = self.tokens(ids[:, :-1]) + self.places(torch.arange(ids.shape[1] - 1, device=ids.device))
             logits = F.linear(self.norm(self.blocks(x)), self.tokens.weight)
             return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
     return GPT()
 
 
-def plain_loop(name, shape, precision, compiled):
+def plain_loop(name, shape, precision, compiled, device="cpu"):
     """A function that trains on ids [rows, length + 1] and returns the loss."""
     import torch
 
     if name == "torch":
-        model, options = plain_torch_gpt(*shape), {"fused": True}
+        model, options = plain_torch_gpt(*shape).to(device), {"fused": True}
         loss_of = torch.compile(model) if compiled else model
     else:
         from transformers import GPT2LMHeadModel
 
-        model, options = GPT2LMHeadModel(gpt2_config(*shape)), {}
+        model, options = GPT2LMHeadModel(gpt2_config(*shape)).to(device), {}
 
         def loss_of(ids):
             ids = ids[:, :-1].contiguous()
@@ -97,7 +97,7 @@ def plain_loop(name, shape, precision, compiled):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, **options)
 
     def step(ids):
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             loss = loss_of(ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -108,13 +108,13 @@ def plain_loop(name, shape, precision, compiled):
     return step
 
 
-def program_loop(recipe, shape):
+def program_loop(recipe, shape, device="cpu"):
     """The same by what scripts/pretrain_gpt2.py calls."""
     from accelerate import Accelerator
 
     from takehome.gpt2 import build_model, build_optimizers, training_step
 
-    accelerator = Accelerator(cpu=True, mixed_precision=recipe.mixed_precision)
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=recipe.mixed_precision)
     config = gpt2_config(*shape)
     config.activation_function = "gelu"  # as build_config does
     model = build_model(config)
@@ -122,6 +122,14 @@ def program_loop(recipe, shape):
         model.compile()
     model, *optimizers = accelerator.prepare(model, *build_optimizers(recipe, model))
     return lambda ids: training_step(accelerator, model, optimizers, [ids], 1.0).item()
+
+
+def step_of(name, shape, precision, compiled, device):
+    """One of LOOPS as a function that trains on ids [rows, length + 1] and returns the loss."""
+    if name != "program":
+        return plain_loop(name, shape, precision, compiled, device)
+    settings = load_profile("reduced").openwebtext
+    return program_loop(replace(recipe_of(settings), mixed_precision=precision, torch_compile=compiled), shape, device)
 
 
 def take_turns(name, shape, precision, compiled, batches: str) -> None:
@@ -149,10 +157,9 @@ def take_turns(name, shape, precision, compiled, batches: str) -> None:
         copies = [next(made)[0].numpy() for _ in range(number)]
         alone = (time.perf_counter() - begin) / number
         np.save(batches, np.stack(copies))
-        recipe = replace(recipe_of(settings), mixed_precision=precision, torch_compile=compiled)
-        step, read = program_loop(recipe, shape), stream.read_ahead(rows, length, start)
+        step, read = step_of(name, shape, precision, compiled, "cpu"), stream.read_ahead(rows, length, start)
     else:
-        step, copies = plain_loop(name, shape, precision, compiled), np.load(batches)
+        step, copies = step_of(name, shape, precision, compiled, "cpu"), np.load(batches)
         read = ((torch.from_numpy(copies[i % len(copies)]), None) for i in range(10**9))
     print(alone, flush=True)
     for _ in sys.stdin:

@@ -30,7 +30,13 @@ context (together often 0.5 to 2 GB) come on top: neither a closed form nor a tr
 """
 
 from helpers.memory.architecture import Architecture
-from helpers.memory.building import build_batch, build_model, build_optimizers, training_step
+from helpers.memory.building import (
+    build_batch,
+    build_model,
+    build_optimizers,
+    checkpoint_activations,
+    training_step,
+)
 from helpers.memory.command_line import main
 from helpers.memory.evaluation import EvaluationEstimate, estimate_evaluation
 from helpers.memory.measuring import Measurement, measure
@@ -58,6 +64,7 @@ __all__ = [
     "build_batch",
     "build_model",
     "build_optimizers",
+    "checkpoint_activations",
     "estimate",
     "estimate_evaluation",
     "main",

@@ -116,6 +116,12 @@ def build_batch(model, per_device_train_batch_size: int, sequence_length: int, p
     return batch
 
 
+def checkpoint_activations(model) -> None:
+    """Switches activation checkpointing on; older transformers have it under its former name."""
+    switch = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    switch({"use_reentrant": False})
+
+
 def build_optimizers(model, optim: str) -> list:
     """The optimizer that `optim` names, over the parameters that are trained; two for Muon, which takes matrices."""
     import torch

@@ -9,7 +9,13 @@ import time
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from helpers.memory.building import build_batch, build_model, build_optimizers, training_step
+from helpers.memory.building import (
+    build_batch,
+    build_model,
+    build_optimizers,
+    checkpoint_activations,
+    training_step,
+)
 from helpers.memory.reading import NoClosedForm, check_any_sizes, check_fit, config_values, model_name, read_config
 from helpers.memory.report import NOT_SEEN, size_text
 from helpers.memory.settings import Settings, takes
@@ -170,7 +176,7 @@ def _traced_steps(model, settings: Settings) -> dict[str, tuple[int, dict]]:
         if model.config.problem_type is None:  # DeBERTa looks at the labels, unless it is told
             model.config.problem_type = "single_label_classification"
         if settings.activation_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model)
         batch = build_batch(model, settings.per_device_train_batch_size, settings.sequence_length, settings.padded)
         optimizers = build_optimizers(model, _optimizer_on(settings))
         tracker = Tracker(cuda=settings.on_gpu)
