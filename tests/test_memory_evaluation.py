@@ -1,13 +1,15 @@
 """`helpers.memory.estimate_evaluation` against real `Trainer.evaluate()` runs, and the settings that it refuses."""
 
+import re
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from memory_cases import BERT, GPT2
 from memory_truth import quiet
 
 from helpers import memory
-from helpers.memory import estimate_evaluation, measure
+from helpers.memory import estimate, estimate_evaluation, measure
 
 SMALL = {"vocab_size": 1000}
 TEXTS = {"per_device_eval_batch_size": 8, "sequence_length": 64}
@@ -119,3 +121,29 @@ def test_training_fits_and_evaluation_dies():
 def test_nonsense_raises(change, message):
     with pytest.raises(ValueError, match=message):
         estimate_evaluation("gpt2", **({"rows": 10} | TEXTS | change))
+
+
+def test_what_setup_says_of_evaluation():
+    """Each figure of the troubleshooting's paragraph and table is what the functions say today."""
+    page = (Path(__file__).parent.parent / "SETUP.md").read_text(encoding="utf-8")
+    prose = page.split("**Training fits, and `evaluate()` runs out of memory.**")[1].split("\n**")[0]
+    shape, task = dict(sequence_length=512, precision="bf16"), dict(task="causal-lm")
+    rows = dict(rows=1000, per_device_eval_batch_size=8, **shape, **task)
+    training = estimate("gpt2", per_device_train_batch_size=8, **shape, **task).peak_gb
+    plain = estimate_evaluation("gpt2", **rows)
+    said = re.sub(r"\s+", " ", prose)
+    assert f"8 rows of 512 tokens in {training:.1f} GB; evaluating 1,000 such rows keeps" in said
+    assert f"keeps {plain.kept_bytes / 1e9:.0f} GB of logits and wants {plain.device_bytes / 1e9:.0f} GB." in said
+    remedies = {
+        "nothing": {},
+        "`eval_accumulation_steps": dict(eval_accumulation_steps=10),
+        "`preprocess_logits_for_metrics": dict(preprocess_logits_for_metrics="argmax"),
+        "`batch_eval_metrics": dict(batch_eval_metrics=True),
+        "`prediction_loss_only": dict(prediction_loss_only=True),
+    }
+    table = [line for line in prose.splitlines() if line.startswith("|")][2:]
+    assert len(table) == len(remedies)
+    for line, (begins, options) in zip(table, remedies.items(), strict=True):
+        found = estimate_evaluation("gpt2", **rows, **options)
+        assert line.startswith(f"| {begins}")
+        assert f"| {found.device_bytes / 1e9:.1f} GB | {found.host_bytes / 1e9:.1f} GB |" in line
