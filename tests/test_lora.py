@@ -2,11 +2,12 @@
 
 import copy
 import os
+import warnings
 
 import pytest
 import torch
 
-from helpers.memory import build_batch, build_optimizers, estimate, measure, training_step
+from helpers.memory import build_batch, build_optimizers, estimate, measure, trace, training_step
 from helpers.profiles import ROOT
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,15 +16,14 @@ ALL_LINEAR = ("c_attn", "c_proj", "c_fc")
 IDS = torch.arange(1, 65).view(2, 32)
 
 
-def build(method, rank=8, targets=("c_attn",)):
-    """GPT-2 with a classification head, as lesson 09 builds it."""
-    import peft
+def load_base(in_four_bits=False):
+    """GPT-2 with a classification head, as lesson 09 loads it."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
     options = {}
-    if method == "qlora":
+    if in_four_bits:
         pytest.importorskip("bitsandbytes")
         four_bits = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
@@ -32,15 +32,26 @@ def build(method, rank=8, targets=("c_attn",)):
             bnb_4bit_compute_dtype=torch.float32,
         )
         options = {"quantization_config": four_bits, "device_map": "cpu"}
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        GPT2, num_labels=6, pad_token_id=0, use_cache=False, **options
+    return transformers.AutoModelForSequenceClassification.from_pretrained(
+        GPT2, num_labels=6, pad_token_id=0, use_cache=False, dtype=torch.float32, **options
     )
+
+
+def build(method, rank=8, targets=("c_attn",)):
+    """The same with adapters, as lesson 09 puts them on."""
+    import peft
+
+    model = load_base(in_four_bits=method == "qlora")
     if method == "full":
         return model.train()
     if method == "qlora":
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = peft.LoraConfig(
-        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules=list(targets), fan_in_fan_out=method == "lora"
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        fan_in_fan_out=method == "lora",
     )
     return peft.get_peft_model(model, config).train()
 
@@ -111,3 +122,46 @@ def test_memory_is_predicted_within_three_percent(method, targets, padded):
     )
     assert predicted.trainable_parameters == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert predicted.peak_bytes == pytest.approx(measure(two_steps).peak_bytes, rel=0.03)
+
+
+def test_pefts_defaults_are_those_that_the_lesson_names():
+    import peft
+
+    assert (peft.LoraConfig().r, peft.LoraConfig().lora_alpha) == (8, 8)
+    base = torch.nn.Sequential(torch.nn.Linear(8, 8, dtype=torch.bfloat16))
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(target_modules=["0"]))
+    assert {p.dtype for p in wrapped.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_all_linear_finds_the_layers_and_leaves_the_head_out():
+    by_name, found = build("lora", targets=ALL_LINEAR), build("lora", targets="all-linear")
+    trained = [{n for n, p in model.named_parameters() if p.requires_grad} for model in (by_name, found)]
+    assert trained[0] == trained[1] and not any("score.lora" in name for name in trained[0])
+
+
+def test_activations_stay_where_a_layer_has_an_adapter():
+    """A reads the input that W's gradient would need; where neither is trained, it is not kept."""
+    shape = {"per_device_train_batch_size": 8, "sequence_length": 96, "task": "sequence-classification"}
+    some, every = (trace(build("lora", targets=targets), device="cpu", **shape) for targets in (["c_attn"], ALL_LINEAR))
+    full = trace(build("full"), device="cpu", **shape)
+    saved = 12 * 4 * sum(p.numel() for n, p in build("full").named_parameters() if "h." in n)  # gradients, AdamW
+    assert some.peak_bytes < 0.85 * every.peak_bytes
+    assert full.peak_bytes - every.peak_bytes < saved
+
+
+def test_an_adapter_of_4_bit_weights_is_exact_only_on_these_unpacked(tmp_path):
+    import peft
+
+    pytest.importorskip("bitsandbytes")
+    model = with_trained_adapter(build("qlora", targets=ALL_LINEAR))
+    wanted = logits(model)
+    model.save_pretrained(tmp_path)
+
+    def off(onto):
+        return (logits(peft.PeftModel.from_pretrained(onto, tmp_path).merge_and_unload()) - wanted).abs().max()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rounded, original = off(load_base(in_four_bits=True)), off(load_base())
+        unpacked = off(load_base(in_four_bits=True).dequantize())
+    assert unpacked < 1e-4 < 0.02 < min(rounded, original)
