@@ -36,14 +36,15 @@ from helpers.hub_errors import explain
 from helpers.machine import device_kind
 from takehome.checkpoints import damage, read_marker
 from takehome.commandline import Parser, number, run_program
+from takehome.entity_files import WORD, looks_marked, read_entities
 from takehome.errors import InputError, explain_limits, one_line, out_of_memory
 from takehome.metrics import draw_confusion_matrix, measure, report
 from takehome.models import SAFE, load_model
 from takehome.predictions import WINDOW, write_answers, write_rows
+from takehome.table_files import Place
 from takehome.tables import Table, read_table
 from takehome.tasks import TASKS, Task, make_task, task_of_model
 from takehome.tasks.classes import softmax
-from takehome.tasks.task import column
 from takehome.unfinished import refuse_place, whole
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ def predict(classifier: Classifier, dataset: Dataset, batch_size: int) -> Iterat
         for start in range(0, len(dataset), WINDOW):
             window = {key: values for key, values in dataset[start : start + WINDOW].items() if key in ("text", "pair")}
             encoded = classifier.make_task().encode(tokenizer, window, classifier.max_length)
+            firsts = encoded.pop("first", None)  # which tokens begin a word, where words are labelled
             order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
             for first in range(0, len(order), batch_size):
                 chosen = order[first : first + batch_size]
@@ -228,12 +230,22 @@ def predict(classifier: Classifier, dataset: Dataset, batch_size: int) -> Iterat
                         logits = model(**batch).logits
                 except torch.OutOfMemoryError as error:
                     raise InputError(f"out of GPU memory: --per-device-eval-batch-size below {batch_size}") from error
-                yield start + chosen, logits.float().cpu().numpy()
+                outputs = logits.float().cpu().numpy()
+                if firsts:
+                    tags = outputs.argmax(-1)
+                    outputs = [own[: len(firsts[n])][firsts[n]] for n, own in zip(chosen, tags, strict=True)]
+                yield start + chosen, outputs
                 bar.update(len(chosen))
 
 
 def predict_outputs(classifier: Classifier, dataset: Dataset, labels: Any, batch_size: int) -> np.ndarray:
     """The model's outputs for all rows [rows, labels], or [rows] for scores."""
+    if classifier.task == "tokens":
+        found = np.empty(len(dataset), object)
+        for indices, outputs in predict(classifier, dataset, batch_size):
+            for n, own in zip(indices, outputs, strict=True):
+                found[n] = np.pad(own, (0, len(dataset[int(n)]["text"].split(" ")) - len(own)))  # O for what was cut
+        return found
     found = np.zeros((len(dataset), classifier.model.config.num_labels), np.float32)
     for indices, outputs in predict(classifier, dataset, batch_size):
         found[indices] = outputs
@@ -301,23 +313,31 @@ def write_evaluation(
 # ------------------------------------------------------------------ the program
 
 
-def read_texts(options: Options, classifier: Classifier) -> tuple[Table, Dataset]:
-    """The table, and the rows of it that are looked at."""
+def read_rows(options: Options, classifier: Classifier) -> Table:
+    """The table, with labels if it has any."""
     trained, names = training_data(options.model), classifier.names
     pair = options.pair_column or trained.get("pair_column")
+    place = Place(options.data, encoding=options.encoding)
+    if classifier.task == "tokens" and not options.no_labels and looks_marked(place):
+        return read_entities(place, labels=names)
     labelled = True if options.label_column else None  # None: if there is a column of labels
-    table = read_table(
+    return read_table(
         options.data,
         options.text_column or (trained.get("text_column") if pair else None),
         options.label_column,
-        task=classifier.task,
+        task="classification" if classifier.task == "tokens" else classifier.task,
         pair_column=pair,
-        labelled=False if options.no_labels else labelled,
+        labelled=False if options.no_labels or classifier.task == "tokens" else labelled,
         labels=None if classifier.task == "regression" else names,
         usual=[trained[name] for name in ("text_column", "label_column") if trained.get(name)],
         training=False,
         encoding=options.encoding,
     )
+
+
+def read_texts(options: Options, classifier: Classifier) -> tuple[Table, Dataset]:
+    """The table, and the rows of it that are looked at."""
+    table = read_rows(options, classifier)
     split = next((split for split in ("test", "validation") if split in table.splits), None)
     dataset = table.splits[split] if split else table.dataset
     found = f"labels from {table.label_column!r}" if table.label_column else "no labels: predictions only"
@@ -325,6 +345,8 @@ def read_texts(options: Options, classifier: Classifier) -> tuple[Table, Dataset
     say(f"{shown}: {len(dataset):,} texts from {table.text_column!r}, {found}")
     for remark in table.remarks:
         print(f"  {one_line(remark, 10_000)}")
+    if classifier.task == "tokens" and not table.label_column:
+        dataset = dataset.map(lambda row: {"text": " ".join(WORD.findall(row["text"])) or "."}, keep_in_memory=True)
     return table, dataset
 
 
@@ -337,7 +359,7 @@ def evaluate(options: Options) -> None:
     classifier = load_classifier(options.model, options.max_length)
     table, dataset = read_texts(options, classifier)
     say_cut(classifier, dataset)
-    labels = column(dataset, "label") if table.label_column else None
+    labels = classifier.make_task().answers(dataset) if table.label_column else None
     classes, size = classifier.task == "classification", options.per_device_eval_batch_size
     try:
         predictions = (predict_all if classes else predict_outputs)(classifier, dataset, labels, size)

@@ -11,6 +11,7 @@ columns are found when they are obvious, and so is the task:
     pairs             a class for each pair of texts
     multi-label       several labels a text: a list, one 0/1 column a label, or a separator, as in a;b
     regression        a score for each text
+    tokens            entities: CoNLL columns, or JSON lines with tags or spans
 
 Before it trains, the program says what it found and what the run will take.
 
@@ -175,13 +176,10 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
 def prepare_data(options: Options, loaded: LoadedTokenizer, work: Path) -> None:
     """Reads and tokenises the data into a folder below `work`, and says what was found."""
     pairs = options.task == "pairs"
+    columns = options.text_column, options.label_column
     source = Source(
         options.data,
-        options.text_column,
-        options.label_column,
-        options.dataset_config,
-        options.dataset_revision,
-        options.encoding,
+        *(*columns, options.dataset_config, options.dataset_revision, options.encoding),
         task="classification" if pairs else options.task,
         pair_column=options.pair_column,
         pairs=pairs,
@@ -339,13 +337,15 @@ def build(
 
     from takehome.trainer import TextTrainer
 
-    tokenizer = load_tokenizer(options.checkpoint, options.checkpoint_revision, options.max_length).tokenizer
+    told = options.checkpoint, options.checkpoint_revision
+    tokenizer = load_tokenizer(*told, options.max_length, words=task.name == "tokens").tokenizer
     tokenizer.model_max_length = facts.max_length  # so that whoever loads it reads as much as training did
     try:
-        loaded = build_model(options.checkpoint, options.checkpoint_revision, task, tokenizer.pad_token_id)
+        loaded = build_model(*told, task, tokenizer.pad_token_id)
     except Exception as cause:  # each part of the libraries raises its own
         raise bad_checkpoint(options.checkpoint, cause) from cause
-    model = add_adapters(loaded.model, options.lora_rank, options.lora_alpha) if options.lora else loaded.model
+    lora = (options.lora_rank, options.lora_alpha, task.adapters)
+    model = add_adapters(loaded.model, *lora) if options.lora else loaded.model
     splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.rows}
     for name in ("validation", "test"):
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))

@@ -41,7 +41,7 @@ def columns_of(dataset: Dataset) -> list[str]:
 
 def write_answers(folder: Path, dataset: Dataset, task: Task, outputs: np.ndarray, answers: Any | None) -> None:
     """predictions.csv; with answers also metrics.json, a picture, and mistakes.csv with the worst first."""
-    header = list(task.show_outputs(outputs[:1]))
+    header = list(task.show_outputs(outputs[:0], []))
 
     def rows(order: np.ndarray, labelled: bool) -> Iterator[tuple]:
         for start in range(0, len(order), WINDOW):
@@ -49,7 +49,7 @@ def write_answers(folder: Path, dataset: Dataset, task: Task, outputs: np.ndarra
             batch = dataset[chosen]
             columns = [batch[name] for name in columns_of(dataset)]
             columns += [task.show_answers(answers[chosen])] if labelled else []
-            yield from zip(*columns, *task.show_outputs(outputs[chosen]).values(), strict=True)
+            yield from zip(*columns, *task.show_outputs(outputs[chosen], batch["text"]).values(), strict=True)
 
     names = columns_of(dataset)
     write_rows(folder / "predictions.csv", [*names, *header], rows(np.arange(len(dataset)), False))

@@ -235,8 +235,8 @@ def _hub(place: Place, name: str, folder: Path, remarks: list[str]) -> dict[str,
     def sheet(data) -> Sheet:
         columns = data.column_names
         batches = ([batch[name] for name in columns] for batch in data.iter(BATCH_ROWS))
-        features = data.features.items()
-        return Sheet(columns, _rows(batches, {n: f.names for n, (_, f) in enumerate(features) if hasattr(f, "names")}))
+        inner = [getattr(feature, "feature", feature) for feature in data.features.values()]
+        return Sheet(columns, _rows(batches, {n: f.names for n, f in enumerate(inner) if hasattr(f, "names")}))
 
     return _with_train(place.path, {split: sheet(data) for split, data in splits.items()})
 
@@ -298,7 +298,8 @@ def _parquet(path: Path) -> Sheet:
     columns, names = file.schema_arrow.names, {}
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         features = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"]
-        labels = {key: feature["names"] for key, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        inner = {key: feature.get("feature", feature) for key, feature in features.items()}
+        labels = {key: feature["names"] for key, feature in inner.items() if feature.get("_type") == "ClassLabel"}
         names = {n: labels[name] for n, name in enumerate(columns) if name in labels}
     return Sheet(columns, records(names))
 
@@ -307,6 +308,8 @@ def _rows(batches: Iterable[list[list]], names: dict[int, list[str]]) -> Records
     """Rows of batches, each a list of columns; numbers of classes in a column become names, if it has any."""
 
     def named(value, names: list[str]):
+        if isinstance(value, list):  # several labels, or a tag for each word
+            return [named(own, names) for own in value]
         return names[value] if isinstance(value, int) and 0 <= value < len(names) else None  # -1: a hidden label
 
     row = 0

@@ -14,7 +14,9 @@ import numpy as np
 
 from takehome.baselines import MAX_ROWS
 from takehome.checkpoints import write_file
+from takehome.entity_files import looks_marked, read_entities
 from takehome.errors import InputError, printable
+from takehome.table_files import Place
 from takehome.tables import Table, read_table
 from takehome.tasks import Scale, Task, make_task
 from takehome.tasks.scores import scale_of
@@ -40,6 +42,9 @@ class Source:
     pairs: bool = False  # insist on two columns of texts
 
     def read(self, cache_dir: Path) -> Table:
+        place = Place(self.data, self.config, self.revision, self.encoding)
+        if self.task == "tokens" or (self.task is None and looks_marked(place, cache_dir)):
+            return read_entities(place, cache_dir=cache_dir)
         return read_table(
             self.data,
             self.text_column,
@@ -275,6 +280,7 @@ def prepare(
     table = source.read(folder)
     remarks = list(table.remarks)
     task = make_task(table.task, table.labels)
+    loaded = loaded.for_words() if task.name == "tokens" else loaded
     parts, digest = divide(table, seed, max_train_samples, remarks, task)
     answers = {name: task.answers(part.select()) for name, part in parts.items()}
     task.scale = scale_of(answers["train"]) if table.task == "regression" else None

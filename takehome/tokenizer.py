@@ -1,5 +1,7 @@
 """The tokenizer of a checkpoint: loaded so that it can pad, asked what it does not know, saved."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent
 class LoadedTokenizer:
     """A checkpoint's tokenizer, and what there is to know of its model before the weights are read."""
 
+    checkpoint: str
+    revision: str | None
     tokenizer: Any
     limit: int  # tokens that the model takes at most
     width: int  # of its hidden states
 
+    def for_words(self) -> LoadedTokenizer:
+        """The same, for texts that are lists of words."""
+        return load_tokenizer(self.checkpoint, self.revision, words=True)
 
-def load_tokenizer(checkpoint: str, revision: str | None = None, max_length: int | None = None) -> LoadedTokenizer:
+
+def load_tokenizer(
+    checkpoint: str, revision: str | None = None, max_length: int | None = None, words: bool = False
+) -> LoadedTokenizer:
     """The tokenizer of a checkpoint, with a token to pad with.
 
     Raises:
@@ -36,6 +46,8 @@ def load_tokenizer(checkpoint: str, revision: str | None = None, max_length: int
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **SAFE)
     except Exception as cause:  # not there, not JSON, an unknown architecture, no network: each has its own
         raise bad_checkpoint(checkpoint, cause) from cause
+    if words and getattr(tokenizer, "add_prefix_space", None) is False:  # GPT-2 and RoBERTa: a word begins with a space
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, add_prefix_space=True, **SAFE)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
@@ -47,7 +59,7 @@ def load_tokenizer(checkpoint: str, revision: str | None = None, max_length: int
     limit = limit if limit < 10**9 else 512
     if max_length and max_length > limit:
         raise InputError(f"--max-length {max_length}: {checkpoint} takes at most {limit} tokens: take fewer")
-    return LoadedTokenizer(tokenizer, int(limit), getattr(config, "hidden_size", 768))
+    return LoadedTokenizer(checkpoint, revision, tokenizer, int(limit), getattr(config, "hidden_size", 768))
 
 
 def save_tokenizer(tokenizer, folder: Path) -> None:

@@ -7,13 +7,14 @@ The flow of a run is scripts/fine_tune.py's, the same for all; `Task` says what 
 """
 
 from takehome.tasks.classes import Classes
+from takehome.tasks.entities import Entities
 from takehome.tasks.labels import Labels
 from takehome.tasks.scores import Scale, Scores
 from takehome.tasks.task import Task
 
 __all__ = ["TASKS", "Scale", "Task", "make_task"]
 
-TASKS = {kind.name: kind for kind in (Classes, Labels, Scores)}
+TASKS = {kind.name: kind for kind in (Classes, Labels, Scores, Entities)}
 
 
 def task_of_model(config, noted: str | None) -> str:
@@ -25,7 +26,7 @@ def task_of_model(config, noted: str | None) -> str:
     """
     if noted in TASKS:
         return noted
-    if any(name.endswith("ForTokenClassification") for name in config.architectures or ()) and "tokens" in TASKS:
+    if any(name.endswith("ForTokenClassification") for name in config.architectures or ()):
         return "tokens"
     kinds = {"multi_label_classification": "multi-label", "regression": "regression"}
     return kinds.get(config.problem_type, "regression" if config.num_labels == 1 else "classification")

@@ -119,7 +119,7 @@ class Labels(Task):
     def show_answers(self, answers: np.ndarray) -> list[str]:
         return [";".join(name for name, yes in zip(self.labels, row, strict=True) if yes > 0) for row in answers]
 
-    def show_outputs(self, outputs: np.ndarray) -> dict[str, list]:
+    def show_outputs(self, outputs: np.ndarray, texts: list[str]) -> dict[str, list]:
         each = {f"probability of {name}": own for name, own in zip(self.labels, odds(outputs).T, strict=True)}
         shown = {name: [f"{value:.4f}" for value in own] for name, own in each.items()}
         return {"predicted": self.show_answers(self.decide(outputs))} | shown

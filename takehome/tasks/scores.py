@@ -134,7 +134,7 @@ class Scores(Task):
     def show_answers(self, answers: np.ndarray) -> list[str]:
         return [f"{value:.6g}" for value in answers]
 
-    def show_outputs(self, outputs: np.ndarray) -> dict[str, list]:
+    def show_outputs(self, outputs: np.ndarray, texts: list[str]) -> dict[str, list]:
         return {"predicted": [f"{value:.4f}" for value in outputs]}
 
     def baselines(self, train: Dataset, validation: Dataset, test: Dataset) -> dict[str, dict[str, float]]:

@@ -40,6 +40,7 @@ class Task:
     model = "AutoModelForSequenceClassification"
     pipeline = "text-classification"
     memory = "sequence-classification"
+    adapters = "SEQ_CLS"  # PEFT's name
     best = ""
     shown: dict[str, str] = {}  # noqa: RUF012
     kinds: dict[str, str] = {}  # noqa: RUF012
@@ -145,8 +146,8 @@ class Task:
         """The answers as a table shows them [rows]."""
         raise NotImplementedError
 
-    def show_outputs(self, outputs: Any) -> dict[str, list]:
-        """The columns of a table of predictions: {name: [rows]}, the first "predicted"."""
+    def show_outputs(self, outputs: Any, texts: list[str]) -> dict[str, list]:
+        """The columns of a table of predictions for these texts: {name: [rows]}, the first "predicted"."""
         raise NotImplementedError
 
     # --- what is told of it
