@@ -40,18 +40,20 @@ from helpers.hub import check_hub
 from helpers.machine import device_kind, mixed_precision, use_one_gpu
 from takehome import forecast
 from takehome.accelerator import on_main
-from takehome.card import Guesses, Measured, Results, result_lines, summarise, write_results
+from takehome.card import Guesses, Measured, Results, summarise, write_results
 from takehome.checkpoints import checkpoints, seal, step_of
 from takehome.classifier import add_adapters, build_model
 from takehome.commandline import Parser, number, run_program
 from takehome.errors import InputError, one_line
-from takehome.forecast import Forecast, duration, peak_memory
+from takehome.forecast import Forecast, peak_memory
 from takehome.models import is_local
 from takehome.settings import Settings, choose_epochs, class_weights, evaluation_steps, learning_rate
 from takehome.tasks import TASKS, Task
 from takehome.tasks.task import column
+from takehome.telling import plan_lines, result_lines
 from takehome.texts import Facts, Source, describe, prepare
 from takehome.tokenizer import LoadedTokenizer, bad_checkpoint, load_tokenizer, save_tokenizer
+from takehome.tracking import add_report_to, check_report_to, place_tracking
 from takehome.unfinished import (
     MODEL,
     begin_data,
@@ -87,6 +89,7 @@ class Options:
     encoding: str | None
     max_train_samples: int | None
     output_dir: Path
+    report_to: str
     resume: bool
     overwrite: bool
     checkpoint: str
@@ -138,6 +141,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     p.add_argument("--encoding", help="of files of text, such as cp1251; found out, and said if it is not UTF-8")
     p.add_argument("--max-train-samples", type=count, help="train on so many rows only, drawn at random")
     p.add_argument("--output-dir", type=Path, required=True, help="directory that the finished model appears in")
+    add_report_to(p)
     p.add_argument("--resume", action="store_true", help="insist on going on, which happens anyway if there is a start")
     p.add_argument("--overwrite", action="store_true", help="replace a finished model, or another run")
     model = p.add_argument_group("model")
@@ -167,6 +171,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     if args.checkpoint is None:
         args.checkpoint, args.checkpoint_revision = CHECKPOINT, args.checkpoint_revision or REVISION
     args.output_dir = Path(os.path.abspath(args.output_dir.expanduser()))
+    check_report_to(args.report_to)
     return Options(**vars(args))
 
 
@@ -227,31 +232,6 @@ def decide(options: Options, facts: Facts, device: str) -> Settings:
     return Settings(**told, **decided)
 
 
-def announce(options: Options, facts: Facts, trainer: TextTrainer, predicted: Forecast, weights: str) -> None:
-    """Says what the run will take."""
-    settings, parameters = trainer.settings, list(trainer.model.parameters())
-    total, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-    say("model", f"{options.checkpoint}: {total:,} parameters, {trained:,} trained, {settings.precision}")
-    default = f"the default for a width of {facts.width}{' with LoRA' if settings.lora else ''}"
-    say("rate", f"learning rate {settings.learning_rate:g}, {'as told' if options.learning_rate else default}")
-    if weights:
-        say("weights", f"class weights {weights}")
-    epochs = settings.steps / settings.steps_per_epoch
-    processes = f", {WORLD} processes" if WORLD > 1 else ""
-    say(
-        "training",
-        f"{settings.steps:,} steps of {settings.batch_size} rows, {epochs:.3g} {'epoch' if epochs == 1 else 'epochs'}"
-        f"{processes}; validation every {settings.eval_steps:,} steps",
-    )
-    if (warm_up := settings.warmup_steps) >= settings.steps:
-        note(f"--warmup-steps {warm_up:g} is as long as the run: the rate rises to its end and never falls; take fewer")
-    memory, beside = predicted.step_memory_bytes, ""
-    if settings.device != "cuda" and (peak := peak_memory(False)):  # of the timed steps
-        beside = f"; about {peak / 1e9:.2f} GB with Python and the libraries"
-    say("memory", f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted")
-    say("time", f"about {duration(predicted.seconds)}, from 3 timed steps")
-
-
 # --- The run -------------------------------------------------------------------------------------
 
 
@@ -289,6 +269,8 @@ def train(options: Options) -> None:
     use_one_gpu()
     use_cpu = device_kind(options.use_cpu) == "cpu"
     processes = PartialState(cpu=use_cpu, timeout=timedelta(hours=6))  # where the others wait for the data
+    if MAIN:
+        place_tracking(options.report_to, options.output_dir)
     work = unfinished(options.output_dir)
     facts = Facts.load(work / "data")
     settings = decide(options, facts, processes.device.type)
@@ -357,10 +339,13 @@ def build(
     batches = forecast.sample_batches(splits["train"], task.collator(tokenizer), settings)
     if settings.bf16 is None:
         settings = replace(settings, bf16=on_main(PartialState(), forecast.faster_in_bf16, model, batches))
-    trainer = TextTrainer(model, tokenizer, splits, task, weights, settings, work)
+    trainer = TextTrainer(model, tokenizer, splits, task, weights, settings, work, options.report_to)
     evaluated = forecast.evaluated_rows(settings, facts.rows["validation"], facts.rows["test"])
     predicted = forecast.predict(trainer.model, batches, evaluated, settings)
-    announce(options, facts, trainer, predicted, why)
+    for topic, text in plan_lines(
+        options.checkpoint, facts, trainer, predicted, why, options.learning_rate is not None
+    ):
+        say(topic, text)
     if loaded.new:
         say("new", f"{', '.join(loaded.new)}: not in the checkpoint, drawn at random")
     return trainer, predicted, why

@@ -13,7 +13,6 @@ a step), `checkpoint-N` (whole or absent), and at the end `model`, which `from_p
 """
 
 import argparse
-import importlib.util
 import math
 import os
 import sys
@@ -33,6 +32,7 @@ from takehome.recipe import Recipe, Schedule, Shape, parse_overrides
 from takehome.runs import RunState, go_on, open_run, save_checkpoint, save_model
 from takehome.tensors import Training, unusable
 from takehome.tokens import Corpus, Position, TokenStream
+from takehome.tracking import add_report_to, check_report_to
 
 # torch is imported where it is used: a wrong option, or a Hub that does not answer, is reported without waiting for it.
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def make_parser() -> Parser:
     keep.add_argument("--eval-steps", type=count, default=100)
     keep.add_argument("--save-steps", type=count, default=100)
     keep.add_argument("--save-total-limit", type=count, default=2)
-    keep.add_argument("--report-to", choices=["none", "tensorboard", "trackio"], default="none")
+    add_report_to(keep)
     return p
 
 
@@ -169,8 +169,7 @@ def check(options: Options) -> None:
     sharing = any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("FSDP", "DEEPSPEED"))
     if recipe.optim == "muon" and sharing:
         raise InputError("--optim muon needs whole matrices: use it with one process or with DDP")
-    if options.report_to != "none" and not importlib.util.find_spec(options.report_to):
-        raise InputError(f"--report-to {options.report_to}: not installed; SETUP.md says how, under optional groups")
+    check_report_to(options.report_to)
 
 
 # --- What a run is made of -----------------------------------------------------------------------
@@ -370,6 +369,7 @@ def train(options: Options, start: Path | None) -> None:
             raise unusable(folder / f"checkpoint-{state.step}", cause) from cause
         accelerator.print(f"resuming    {folder / f'checkpoint-{run.step}'}, at {run.position}", flush=True)
     continued = {"tensorboard": {"purge_step": run.step + 1}, "trackio": {"name": folder.name, "resume": "allow"}}
+    continued["wandb"] = {"name": folder.name, "dir": str(folder)}
     accelerator.init_trackers("pretrain_gpt2", config=run.configuration, init_kwargs=continued)
     log = Log(accelerator, folder / "log.jsonl", run.step)
     with StopSignals(accelerator.print) as signals:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from takehome.errors import one_line
-from takehome.forecast import Forecast, duration
+from takehome.forecast import Forecast
 from takehome.metrics import Majority, always_the_commonest
 from takehome.settings import Settings
 from takehome.tasks import Task
@@ -89,30 +89,6 @@ def summarise(
         data=facts,
         log_history=history,
     )
-
-
-def result_lines(task: Task, results: Results) -> list[tuple[str, str]]:
-    """What came out, in lines of (topic, text)."""
-    measured, headline = results.measured, task.headline(results.test)
-    peak = f", peak memory {measured.peak_memory_bytes / 1e9:.2f} GB" if measured.peak_memory_bytes else ""
-    said = ", ".join(f"{called} {headline[name]:.4f}" for name, called in task.shown.items())
-    lines = [("took", duration(measured.seconds) + peak), ("test", f"{said} on {results.test.n:,} rows")]
-    for name, own in results.baselines.items():
-        lines.append(("", f"{name}: {', '.join(f'{own[key]:.4f}' for key in task.shown)}"))
-    advice = advise(headline[task.best], {name: own[task.best] for name, own in results.baselines.items()})
-    return [*lines, ("", advice)] if advice else lines
-
-
-def advise(score: float, baselines: dict[str, float]) -> str:
-    """What to try where the model is no better than a baseline; empty otherwise. The first one looks at no text."""
-    lazy, *others = baselines.items()
-    if score <= lazy[1] + 0.01:
-        return "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data."
-    if better := [name for name, other in others if other > score]:
-        return (
-            f"{better[0]}: better than the model. Try more --num-train-epochs or a larger --checkpoint, or take that."
-        )
-    return ""
 
 
 def write_results(folder: Path, task: Task, results: Results, hub: bool) -> None:

@@ -20,6 +20,7 @@ from helpers.hub_errors import explain
 from takehome.encodings import KNOWN, Encoding, find_encoding, lines
 from takehome.errors import InputError, one_line
 from takehome.packed import PACKED, is_packed, told_as, unpack
+from takehome.pdfs import find_pdfs, open_pdfs
 from takehome.text_files import looks_like_json, read_csv, read_json
 from takehome.values import BATCH_ROWS, Records, Sheet, words
 from takehome.wording import counted, first_sentence, listed
@@ -91,6 +92,8 @@ def open_splits(place: Place, folder: Path, remarks: list[str]) -> dict[str, She
         raise InputError(f"{place.path}: is a link to {path.readlink()}, which is not there; give the file itself")
     if path.is_file() and is_packed(path, SUFFIXES):
         return _unpacked(path, place.encoding, folder, remarks)
+    if path.is_file() and path.suffix.lower() == ".pdf":
+        return {"train": open_pdfs(path, [path], None, remarks)}
     if path.exists():
         return {"train": _file(path, place.encoding, folder, remarks)}
     hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(place.path)) and not path.parent.exists()
@@ -118,6 +121,14 @@ def _unpacked(path: Path, told: str | None, folder: Path, remarks: list[str]) ->
 
 
 def _directory(place: Path, told: str | None, folder: Path, remarks: list[str]) -> dict[str, Sheet]:
+    if pdfs := find_pdfs(place):
+        tables = _tables(place)
+        if len(tables) > 1:
+            raise InputError(
+                f"{place}: which table names the PDFs? It holds {listed(t.name for t in tables)}; leave one"
+            )
+        table = _file(tables[0], told, folder, remarks) if tables else None
+        return {"train": open_pdfs(place, pdfs, table, remarks)}
     folders = {sub: _split_of(sub.name) for sub in sorted(place.iterdir()) if sub.is_dir()}
     splits = {split: _text_files(sub, told, remarks) for sub, split in folders.items() if split and _class_folders(sub)}
     if splits:

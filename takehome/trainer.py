@@ -115,6 +115,7 @@ class TextTrainer(Trainer):
         weights: np.ndarray | None,
         settings: Settings,
         work: Path,
+        report_to: str = "none",
     ):
         self.work, self.settings, self.test_rows = work, settings, splits["test"]
         self.sampler = LengthSampler(column(splits["train"], "length"), settings.batch_size, settings.seed)
@@ -124,7 +125,7 @@ class TextTrainer(Trainer):
             callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
         super().__init__(
             model,
-            training_arguments(settings, work, task.best),
+            training_arguments(settings, work, task.best, report_to),
             task.collator(tokenizer),
             splits["train"],
             splits["validation"],
@@ -180,8 +181,8 @@ class TextTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def training_arguments(settings: Settings, work: Path, best: str) -> TrainingArguments:
-    """What Trainer is told; `best` is the metric that chooses the checkpoint.
+def training_arguments(settings: Settings, work: Path, best: str, report_to: str = "none") -> TrainingArguments:
+    """What Trainer is told; `best` is the metric that chooses the checkpoint, `report_to` a tracker.
 
     Raises:
         InputError: the settings do not go together, or not with this machine.
@@ -211,6 +212,8 @@ def training_arguments(settings: Settings, work: Path, best: str) -> TrainingArg
             logging_steps=max(1, settings.steps // 60),
             logging_nan_inf_filter=False,
             disable_tqdm=True,
+            report_to=report_to,
+            run_name=work.name.removesuffix(".unfinished"),
             restore_callback_states_from_checkpoint=True,
             accelerator_config={"use_configured_state": True},  # the processes have met already
         )

@@ -14,7 +14,7 @@ import pytest
 from fine_tune_runs import DOCUMENTS, MODEL, SHORT, Run, documents, refused, write_csv, write_small
 
 from helpers.profiles import ROOT
-from takehome import card, forecast, settings, texts
+from takehome import forecast, settings, telling, texts
 from takehome.checkpoints import MARKER, damage
 from takehome.tables import read_table
 from takehome.trainer import LengthSampler
@@ -285,9 +285,9 @@ def test_a_loss_that_is_no_number_is_named(small, tmp_path):
 
 def test_what_learned_nothing_is_told_so(finished):
     score = finished.metrics["test"]["macro_f1"]
-    assert "learned nothing" in card.advise(score, {"always 'news'": score, "words": 0.0})
-    assert "words: better than the model" in card.advise(score + 0.1, {"always 'news'": score, "words": 1.0})
-    assert not card.advise(score + 0.1, {"always 'news'": score, "words": score})
+    assert "learned nothing" in telling.advise(score, {"always 'news'": score, "words": 0.0})
+    assert "words: better than the model" in telling.advise(score + 0.1, {"always 'news'": score, "words": 1.0})
+    assert not telling.advise(score + 0.1, {"always 'news'": score, "words": score})
 
 
 def test_a_file_that_cannot_be_written(small, tmp_path):

@@ -1,0 +1,75 @@
+"""What fine_tune.py says of a run: before it begins what it will take, and at its end what came out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from takehome.card import Results
+from takehome.forecast import Forecast, duration, peak_memory
+from takehome.tasks import Task
+from takehome.texts import Facts
+
+if TYPE_CHECKING:
+    from takehome.trainer import TextTrainer
+
+
+def plan_lines(
+    checkpoint: str, facts: Facts, trainer: TextTrainer, predicted: Forecast, weights: str, told_rate: bool
+) -> list[tuple[str, str]]:
+    """What the run will take, in lines of (topic, text).
+
+    Args:
+        checkpoint: as the user gave it.
+        facts: of the data.
+        trainer: ready to train.
+        predicted: what it will take.
+        weights: of the classes, and why; empty if there are no classes.
+        told_rate: whether the user gave the learning rate.
+    """
+    settings, parameters = trainer.settings, list(trainer.model.parameters())
+    total, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    default = f"the default for a width of {facts.width}{' with LoRA' if settings.lora else ''}"
+    epochs = settings.steps / settings.steps_per_epoch
+    processes = f", {settings.processes} processes" if settings.processes > 1 else ""
+    lines = [
+        ("model", f"{checkpoint}: {total:,} parameters, {trained:,} trained, {settings.precision}"),
+        ("rate", f"learning rate {settings.learning_rate:g}, {'as told' if told_rate else default}"),
+        *([("weights", f"class weights {weights}")] if weights else []),
+        (
+            "training",
+            f"{settings.steps:,} steps of {settings.batch_size} rows, {epochs:.3g} "
+            f"{'epoch' if epochs == 1 else 'epochs'}{processes}; validation every {settings.eval_steps:,} steps",
+        ),
+    ]
+    if (warm_up := settings.warmup_steps) >= settings.steps:
+        told = f"--warmup-steps {warm_up:g} is as long as the run"
+        lines.append(("", f"{told}: the rate rises to its end and never falls; take fewer"))
+    memory, beside = predicted.step_memory_bytes, ""
+    if settings.device != "cuda" and (peak := peak_memory(False)):  # of the timed steps
+        beside = f"; about {peak / 1e9:.2f} GB with Python and the libraries"
+    said = f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted"
+    return [*lines, ("memory", said), ("time", f"about {duration(predicted.seconds)}, from 3 timed steps")]
+
+
+def result_lines(task: Task, results: Results) -> list[tuple[str, str]]:
+    """What came out, in lines of (topic, text)."""
+    measured, headline = results.measured, task.headline(results.test)
+    peak = f", peak memory {measured.peak_memory_bytes / 1e9:.2f} GB" if measured.peak_memory_bytes else ""
+    said = ", ".join(f"{called} {headline[name]:.4f}" for name, called in task.shown.items())
+    lines = [("took", duration(measured.seconds) + peak), ("test", f"{said} on {results.test.n:,} rows")]
+    for name, own in results.baselines.items():
+        lines.append(("", f"{name}: {', '.join(f'{own[key]:.4f}' for key in task.shown)}"))
+    advice = advise(headline[task.best], {name: own[task.best] for name, own in results.baselines.items()})
+    return [*lines, ("", advice)] if advice else lines
+
+
+def advise(score: float, baselines: dict[str, float]) -> str:
+    """What to try where the model is no better than a baseline; empty otherwise. The first one looks at no text."""
+    lazy, *others = baselines.items()
+    if score <= lazy[1] + 0.01:
+        return "It learned nothing: try another --learning-rate, more --num-train-epochs, or look at the data."
+    if better := [name for name, other in others if other > score]:
+        return (
+            f"{better[0]}: better than the model. Try more --num-train-epochs or a larger --checkpoint, or take that."
+        )
+    return ""
