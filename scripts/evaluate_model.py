@@ -18,10 +18,8 @@ evaluation wrote there is replaced, unless somebody changed it or put something 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,26 +28,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.allocator import keep_freed_memory
-from helpers.hub import check_hub
-from helpers.hub_errors import explain
-from helpers.machine import device_kind
-from takehome.checkpoints import damage, read_marker
 from takehome.commandline import Parser, number, run_program
 from takehome.entity_files import WORD, looks_marked, read_entities
 from takehome.errors import InputError, explain_limits, one_line, out_of_memory
 from takehome.metrics import draw_confusion_matrix, measure, report
-from takehome.models import SAFE, load_model
 from takehome.predictions import WINDOW, write_answers, write_rows
+from takehome.saved_models import Classifier, load_classifier, training_data
 from takehome.table_files import Place
 from takehome.tables import Table, read_table
-from takehome.tasks import TASKS, Task, make_task, task_of_model
 from takehome.tasks.classes import softmax
 from takehome.unfinished import refuse_place, whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NAME = Path(__file__).name
 KIND = "evaluation"
@@ -69,27 +60,6 @@ class Options:
     output_dir: Path
     per_device_eval_batch_size: int
     max_length: int | None
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """A model with its tokenizer, on its device; `max_length` is the number of tokens to read of a text."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int
-    task: str
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the classes by id; a model that was saved without names has LABEL_0 …, which stand for 0 …"""
-        config = self.model.config
-        names = [config.id2label[n] for n in range(config.num_labels)]
-        return [str(n) for n in range(len(names))] if names == [f"LABEL_{n}" for n in range(len(names))] else names
-
-    def make_task(self) -> Task:
-        """What is asked of the model, with its thresholds if it has some."""
-        return make_task(self.task, self.names, thresholds=getattr(self.model.config, "thresholds", None))
 
 
 @dataclass(frozen=True)
@@ -129,71 +99,6 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
 
 
 # ------------------------------------------------------------------ model
-
-
-def check_model(place: str) -> None:
-    """Says what is missing from a directory, and whether something was changed since the model was written.
-
-    Raises:
-        InputError: no such directory, or no classifier in it.
-    """
-    path = Path(place)
-    if path.is_dir():
-        if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
-            raise InputError(f"{place}: holds an adapter only; merge it into its model with peft's merge_and_unload")
-        if not (path / "config.json").exists():
-            raise InputError(f"{place}: holds no config.json; give the directory that save_pretrained wrote")
-        if read_marker(path) and (change := damage(path)):
-            say(f"{place} is not as it was written: {change}")
-    elif path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", place) or path.parent.is_dir():
-        raise InputError(f"{place}: no such directory; give one that a training program wrote")
-    else:
-        check_hub()  # before the libraries are imported: they would wait long for a Hub that is not there
-
-
-def load_classifier(place: str, max_length: int | None) -> Classifier:
-    """A classifier with a trained head, in float32, on a GPU if there is one.
-
-    Raises:
-        InputError: it cannot be loaded, has no trained head, or takes fewer tokens.
-    """
-    check_model(place)
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **SAFE)
-        config = transformers.AutoConfig.from_pretrained(place, **SAFE)
-        task = task_of_model(config, training_data(place).get("task"))
-        loaded = load_model(getattr(transformers, TASKS[task].model), place, new_head=True)
-    except InputError:
-        raise
-    except Exception as error:  # each part raises its own
-        raise InputError(explain(error, place)) from error
-    model = loaded.model
-    if loaded.new:
-        raise InputError(f"{place}: has no trained classification head ({model.config.model_type}); fine-tune it first")
-    if tokenizer.pad_token_id is None:  # GPT-2 and the like
-        tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    longest = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    longest = min(longest, tokenizer.model_max_length)
-    if max_length is not None and max_length > longest:
-        raise InputError(f"--max-length {max_length}: this model takes {longest} tokens at most")
-    keep_freed_memory()
-    kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
-    trained = training_data(place).get("max_length", kept["max_length"])
-    return Classifier(model.eval().to(device_kind()), tokenizer, max_length or min(longest, trained), task)
-
-
-def training_data(place: str) -> dict[str, Any]:
-    """What fine_tune.py noted: the columns and the tokens that were read; empty if it was another program."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        saved = json.loads((Path(place) / "metrics.json").read_text("utf-8"))
-        return saved["settings"] | saved.get("data", {})
-    return {}
 
 
 def say_cut(classifier: Classifier, dataset: Dataset) -> None:

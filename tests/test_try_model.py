@@ -1,0 +1,86 @@
+"""scripts/try_model.py: what the page says of a text, for every task, and that it serves this machine alone."""
+
+import threading
+import urllib.request
+
+import pytest
+import try_model
+
+from helpers.profiles import ROOT
+from takehome.saved_models import load_classifier
+from takehome.tasks import make_task
+
+PLACE = ROOT / "data/models/distilbert"
+LABELS = {
+    "classification": ["a", "b"],
+    "multi-label": ["late", "rude"],
+    "regression": [],
+    "tokens": ["O", "B-PER", "I-PER"],
+}
+
+
+@pytest.fixture(scope="module", params=LABELS)
+def classifier(request, tmp_path_factory):
+    """A model of each task whose head was drawn at random."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    task = make_task(request.param, LABELS[request.param])
+    folder = tmp_path_factory.mktemp("model")
+    kind = getattr(transformers, task.model)
+    kind.from_pretrained(PLACE, dtype=torch.float32, **task.head()).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(PLACE).save_pretrained(folder)
+    return load_classifier(str(folder), None)
+
+
+def test_the_answer_of_each_task(classifier):
+    text = "Anna Berg lives in Oslo, and the bill is late."
+    answer = try_model.ask(classifier, text)
+    if classifier.task == "tokens":
+        assert "".join(piece for piece, _ in answer) == text
+        assert {kind for _, kind in answer} <= {None, "PER"}
+        assert try_model.ask(classifier, " ") == [(" ", None)]
+    elif classifier.task == "regression":
+        float(answer)
+    else:
+        assert list(answer) == LABELS[classifier.task] and all(0 < value < 1 for value in answer.values())
+        assert (sum(answer.values()) == pytest.approx(1)) == (classifier.task == "classification")
+        assert try_model.ask(classifier, "") == {}
+
+
+def test_pieces_of_a_text():
+    text, words = "Anna Berg, Oslo", [(0, 4), (5, 9), (9, 10), (11, 15)]
+    tags = ["B-PER", "I-PER", "O", "I-LOC"]
+    assert try_model.mark(text, words, tags) == [("Anna Berg", "PER"), (", ", None), ("Oslo", "LOC")]
+    assert try_model.mark(text, words, ["O"] * 4) == [(text, None)]
+
+
+def test_it_says_what_is_missing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(try_model.importlib.util, "find_spec", lambda name: None)
+    assert try_model.main([str(tmp_path)]) == 2
+    assert "the page needs Gradio: pip install gradio" in capsys.readouterr().err
+    assert try_model.main([str(tmp_path), "--port=80"]) == 2
+    assert "argument --port: 80 is out of range" in capsys.readouterr().err
+
+
+def test_the_page_serves_this_machine_alone(classifier, tmp_path, monkeypatch):
+    gradio = pytest.importorskip("gradio", reason="Gradio is not installed: SETUP.md says how")
+    asked, opened = {}, threading.Event()
+
+    def launch(self, **settings):
+        asked.update(settings)
+        opened.set()
+
+    monkeypatch.setattr(gradio.Interface, "launch", launch)
+    monkeypatch.setattr(gradio.Interface, "block_thread", lambda self: None)
+    monkeypatch.setattr(try_model, "load_classifier", lambda *_: classifier)
+    try_model.show(try_model.Options(str(tmp_path), 7861, False))
+    assert opened.is_set() and asked["server_name"] == "127.0.0.1" and asked["share"] is False
+    monkeypatch.undo()
+    page = try_model.page(classifier, "mine", pair=False)
+    _, address, _ = page.launch(server_name="127.0.0.1", share=False, prevent_thread_lock=True, quiet=True)
+    try:
+        assert b"mine" in urllib.request.urlopen(address, timeout=60).read()
+    finally:
+        page.close()
