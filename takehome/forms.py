@@ -195,6 +195,9 @@ def find_separator(column: Column) -> str | None:
         if len(several) < 2 or sum(column.values[value] for value in several) < column.filled / 20:
             continue
         seen = Counter(part for own in parts.values() for part in set(own))
+        alone = seen.keys() & {own[0] for own in parts.values() if len(own) == 1}
+        if separator == "," and len(alone) < len(seen) / 2:
+            continue  # as in "Smith, Anna" or "Oslo, Norway": what is between commas never stands alone
         known = [seen[part] > 1 and 0 < len(part) <= 60 for own in several.values() for part in own]
         if sum(known) > 0.9 * len(known) and len(seen) < max(3, len(parts)) and not _prose(seen):
             return separator

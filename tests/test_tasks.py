@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from fine_tune_runs import MODEL, Run, documents, refused, same_model, write_csv
 
+from helpers.profiles import ROOT
 from takehome.checkpoints import damage
 from takehome.errors import InputError
 from takehome.tables import read_table
@@ -21,7 +22,7 @@ from takehome.tasks.scores import Scale, ranks
 TEXTS = [text for text, _ in documents()[:60]]
 SETS = [(), ("late",), ("late", "rude"), ("rude",), ("late", "rude", "lost"), ("lost",)]
 SETS = [SETS[n % 6] for n in range(60)]
-SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=32")
+SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=16")
 
 
 def flags(own, yes="1", no="0"):
@@ -112,11 +113,8 @@ NO_SEVERAL = {
 def test_what_is_not_obviously_several_is_a_class(names, tmp_path):
     names = NO_SEVERAL[names]
     path = write_csv(tmp_path / "a.csv", [(t, names[n % len(names)]) for n, t in enumerate(TEXTS)])
-    if len(names) == 6:  # each part occurs again and again: asked of the user by what is said, and told here
-        assert read_table(path, task=None).task == "multi-label"
-        assert len(read_table(path, task="classification").labels) == 6
-    else:
-        assert read_table(path, task=None).task == "classification"
+    assert read_table(path, task=None).task == "classification"
+    assert len(read_table(path, task=None).labels) == len(names)
 
 
 def test_a_label_of_one_row_is_left_out_and_said(tmp_path):
@@ -261,7 +259,7 @@ def test_metrics_of_scores_are_scikit_learns_and_scipys():
 
 def write_data(task: str, folder: Path) -> Path:
     """A folder with train.csv and test.csv for a task."""
-    rows = documents()[::4][:150]
+    rows = documents()[::4][:100]
     names = sorted({label for _, label in rows})
     made = {
         "multi-label": lambda n: (rows[n][0], f"{rows[n][1]};{names[n % 6]}" if n % 2 else rows[n][1]),
@@ -270,8 +268,8 @@ def write_data(task: str, folder: Path) -> Path:
     }
     header = ("sentence1", "sentence2", "label") if task == "pairs" else ("text", "label")
     folder.mkdir(parents=True)
-    write_csv(folder / "train.csv", [made[task](n) for n in range(120)], header)
-    write_csv(folder / "test.csv", [made[task](n) for n in range(120, 150)], header)
+    write_csv(folder / "train.csv", [made[task](n) for n in range(70)], header)
+    write_csv(folder / "test.csv", [made[task](n) for n in range(70, 100)], header)
     return folder
 
 
@@ -297,7 +295,7 @@ def test_it_says_the_task_and_the_baselines(run):
     for own in metrics["baselines"].values():
         assert own.keys() == shown.keys() and all(np.isfinite(value) for value in own.values())
     assert "Traceback" not in run.text and "Warning" not in run.text
-    assert metrics["validation"]["step"] in (4, 8, 12, 14)
+    assert metrics["validation"]["step"] in (4, 8)
 
 
 def test_the_card_and_the_pictures(run):
@@ -361,6 +359,8 @@ def test_evaluate_model_measures_the_same_and_labels(run, tmp_path, capsys):
 
 
 def test_killed_and_resumed_it_is_the_same_model(run, tmp_path):
+    if run.task == "pairs":
+        pytest.skip("a class for a pair goes on as a class for a text does: test_fine_tune_stops.py")
     again = Run(tmp_path / "model", run.data, *SHORT, slow=0.2)
     again.wait(until=lambda: damage(again.work / "checkpoint-4") == "")
     again.process.kill()
@@ -380,15 +380,13 @@ def test_another_task_is_another_run(tmp_path, capsys):
     assert "invalid choice: 'translation'" in refused(capsys, *told, "--task=translation")
 
 
-def test_a_head_without_a_bias_learns_a_score_and_lora_too(tmp_path):
+@pytest.mark.parametrize("name", ["gpt2", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_head_without_a_bias_learns_a_score_and_lora_too(name, tmp_path):
     """GPT-2's head cannot be shifted; an adapter is merged before the scale goes into the head."""
-    from helpers.profiles import ROOT
-
     data = write_data("regression", tmp_path / "data")
-    gpt2 = str(ROOT / "data/models/gpt2")
-    for name, checkpoint, more in (("gpt2", gpt2, ()), ("lora", MODEL, ("--lora",))):
-        run = Run(tmp_path / name, data, "--max-steps=4", "--max-length=16", *more, checkpoint=checkpoint).finish()
-        told = ["--model", str(run.output), "--data", str(data / "test.csv")]
-        assert evaluate_model.main([*told, "--output-dir", str(tmp_path / f"{name}-out")]) == 0
-        measured = json.loads((tmp_path / f"{name}-out/metrics.json").read_text("utf-8"))
-        assert measured["rmse"] == pytest.approx(run.metrics["test"]["rmse"], rel=1e-3)
+    checkpoint, more = (str(ROOT / "data/models/gpt2"), ()) if name == "gpt2" else (MODEL, ("--lora",))
+    run = Run(tmp_path / "model", data, "--max-steps=4", "--max-length=16", *more, checkpoint=checkpoint).finish()
+    told = ["--model", str(run.output), "--data", str(data / "test.csv"), "--output-dir", str(tmp_path / "out")]
+    assert evaluate_model.main(told) == 0
+    measured = json.loads((tmp_path / "out/metrics.json").read_text("utf-8"))
+    assert measured["rmse"] == pytest.approx(run.metrics["test"]["rmse"], rel=1e-3)
