@@ -24,7 +24,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,12 +32,13 @@ from takehome.commandline import Parser, number, run_program
 from takehome.entity_files import WORD, looks_marked, read_entities
 from takehome.errors import InputError, explain_limits, one_line, out_of_memory
 from takehome.metrics import draw_confusion_matrix, measure, report
-from takehome.predictions import WINDOW, write_answers, write_rows
+from takehome.predictions import WINDOW, columns_of, write_answers, write_rows
 from takehome.saved_models import Classifier, load_classifier, training_data
 from takehome.table_files import Place
 from takehome.tables import Table, read_table
 from takehome.tasks.classes import softmax
 from takehome.unfinished import refuse_place, whole
+from takehome.windows import cut_into_windows, vote
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -60,6 +61,7 @@ class Options:
     output_dir: Path
     per_device_eval_batch_size: int
     max_length: int | None
+    windows: bool
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--output-dir", type=Path, default=default, help=f"directory to write to; by default {default}")
     parser.add_argument("--per-device-eval-batch-size", type=number(int, 1), default=32)
     parser.add_argument("--max-length", type=number(int, 1), help="tokens of a text that are read; as in training")
+    parser.add_argument("--windows", action="store_true", help="read long texts to their end, in parts that vote")
     args = parser.parse_args(arguments)
     args.output_dir = Path(os.path.abspath(args.output_dir.expanduser()))
     return Options(**vars(args))
@@ -143,7 +146,7 @@ def predict(classifier: Classifier, dataset: Dataset, batch_size: int) -> Iterat
                 bar.update(len(chosen))
 
 
-def predict_outputs(classifier: Classifier, dataset: Dataset, labels: Any, batch_size: int) -> np.ndarray:
+def predict_outputs(classifier: Classifier, dataset: Dataset, batch_size: int) -> np.ndarray:
     """The model's outputs for all rows [rows, labels], or [rows] for scores."""
     if classifier.task == "tokens":
         found = np.empty(len(dataset), object)
@@ -157,16 +160,23 @@ def predict_outputs(classifier: Classifier, dataset: Dataset, labels: Any, batch
     return classifier.make_task().outputs(found)
 
 
-def predict_all(classifier: Classifier, dataset: Dataset, labels: np.ndarray | None, batch_size: int) -> Predictions:
+def predict_rows(classifier: Classifier, dataset: Dataset, options: Options) -> np.ndarray:
+    """The model's outputs for all rows, of long texts by the vote of their windows if that is asked for."""
+    size = options.per_device_eval_batch_size
+    if not options.windows:
+        say_cut(classifier, dataset)
+        return predict_outputs(classifier, dataset, size)
+    parts, owner = cut_into_windows(dataset, classifier.tokenizer, classifier.max_length)
+    outputs, said = vote(predict_outputs(classifier, parts, size), owner, len(dataset))
+    say(said)
+    return outputs
+
+
+def choose_classes(outputs: np.ndarray, labels: np.ndarray | None) -> Predictions:
     """The predictions for all rows; `labels` are the class ids that the file gives [rows], or None."""
-    size = len(dataset)
-    classes, confidence, own = np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(size, np.float32)
-    for indices, outputs in predict(classifier, dataset, batch_size):
-        probabilities = softmax(outputs)
-        classes[indices], confidence[indices] = probabilities.argmax(axis=1), probabilities.max(axis=1)
-        if labels is not None:
-            own[indices] = probabilities[np.arange(len(indices)), labels[indices]]
-    return Predictions(classes, confidence, own)
+    probabilities = softmax(outputs)
+    own = np.zeros(len(outputs)) if labels is None else probabilities[np.arange(len(outputs)), labels]
+    return Predictions(probabilities.argmax(axis=1), probabilities.max(axis=1), own)
 
 
 # ------------------------------------------------------------------ files
@@ -179,7 +189,7 @@ def rows_in_order(
     for start in range(0, len(order), WINDOW):
         chosen = order[start : start + WINDOW]
         batch = dataset[chosen]
-        columns = [batch["row"], batch["text"]]
+        columns = [batch[name] for name in columns_of(dataset)]
         if labelled:
             columns.append([names[n] for n in batch["label"]])
         columns.append([names[n] for n in predictions.classes[chosen]])
@@ -190,7 +200,7 @@ def rows_in_order(
 def write_predictions(folder: Path, dataset: Dataset, names: list[str], predictions: Predictions) -> None:
     """predictions.csv, and how often each class was predicted."""
     rows = rows_in_order(np.arange(len(dataset)), dataset, names, predictions, labelled=False)
-    write_rows(folder / "predictions.csv", ["row", "text", "predicted", "confidence"], rows)
+    write_rows(folder / "predictions.csv", [*columns_of(dataset), "predicted", "confidence"], rows)
     counts = np.bincount(predictions.classes, minlength=len(names)).tolist()
     for name, count in zip(names, counts, strict=True):
         print(f"{one_line(name, 32):<32} {count:>9,}")
@@ -208,7 +218,7 @@ def write_evaluation(
     orders = {"mistakes.csv": wrong[np.argsort(-confidence[wrong], kind="stable")], "suspicious.csv": suspicious}
     for name, order in orders.items():
         rows = rows_in_order(order, dataset, names, predictions, labelled=True)
-        write_rows(folder / name, ["row", "text", "label", "predicted", "confidence"], rows)
+        write_rows(folder / name, [*columns_of(dataset), "label", "predicted", "confidence"], rows)
     draw_confusion_matrix(scores).savefig(folder / "confusion_matrix.png", dpi=150)
     metrics = asdict(scores) | {"max_length": classifier.max_length}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -263,11 +273,13 @@ def evaluate(options: Options) -> None:
         raise InputError(f"--output-dir: {error}") from error
     classifier = load_classifier(options.model, options.max_length)
     table, dataset = read_texts(options, classifier)
-    say_cut(classifier, dataset)
     labels = classifier.make_task().answers(dataset) if table.label_column else None
-    classes, size = classifier.task == "classification", options.per_device_eval_batch_size
+    classes = classifier.task == "classification"
+    if options.windows and (classifier.task == "tokens" or "pair" in dataset.column_names):
+        raise InputError("--windows is for single texts, not for pairs or entities; leave it away")
     try:
-        predictions = (predict_all if classes else predict_outputs)(classifier, dataset, labels, size)
+        outputs = predict_rows(classifier, dataset, options)
+        predictions = choose_classes(outputs, labels) if classes else outputs
     except Exception as error:
         if not out_of_memory(error):
             raise

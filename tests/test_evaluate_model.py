@@ -10,12 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import evaluate_model as script
 import numpy as np
 import pytest
 
 from takehome import metrics as measures
-from takehome import predictions
+from takehome import predictions, windows
 from takehome.checkpoints import begin, damage, finish, read_marker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -239,6 +240,35 @@ def test_texts_that_are_cut_are_said(model, tmp_path, capsys):
         out = capsys.readouterr()
         assert said in out.out if said else "texts are longer" not in out.out
         assert "longer than the specified maximum" not in out.err
+
+
+def test_long_texts_vote_in_windows(model, tmp_path, capsys):
+    """A text of five copies of a document gets the document's label, wherever it begins."""
+    rows = documents()[:12]
+    long = [(" ".join([text] * 5), label) for text, label in rows]
+    data, plain = write_csv(tmp_path / "a.csv", long), write_csv(tmp_path / "b.csv", rows)
+    assert run(model, data, tmp_path / "long", "--windows", "--max-length", 128) == 0
+    assert "12 texts read in 2 windows or more, at most" in (out := capsys.readouterr().out)
+    assert "texts are longer" not in out
+    assert run(model, plain, tmp_path / "plain", "--max-length", 128) == 0
+    long, short = (json.loads((tmp_path / name / "metrics.json").read_text("utf-8")) for name in ("long", "plain"))
+    assert abs(long["accuracy"] - short["accuracy"]) < 0.35
+
+
+def test_windows_cover_a_text_and_vote_with_their_mean(model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    texts = ["One two three four five six seven eight nine ten " * 8, "A short one", ""]
+    parts, owner = windows.cut_into_windows(datasets.Dataset.from_dict({"text": texts}), tokenizer, 32)
+    assert owner.tolist()[-2:] == [1, 2] and (owner == 0).sum() > 2
+    assert parts["text"][-2:] == ["A short one", ""]
+    assert texts[0].startswith(parts["text"][0]) and texts[0].strip().endswith(parts["text"][list(owner).index(1) - 1])
+    assert all(len(ids) <= 32 for ids in tokenizer(list(parts["text"]))["input_ids"])
+    outputs = np.array([[0.0, 2.0], [4.0, 0.0], [1.0, 0.0]])
+    means, said = windows.vote(outputs, np.array([0, 0, 1]), 2)
+    assert means.tolist() == [[2.0, 1.0], [1.0, 0.0]]
+    assert said == "1 text read in 2 windows or more, at most 2; of 1 the windows do not agree on the likeliest label"
 
 
 def test_of_a_directory_the_test_split_is_taken(model, tmp_path, capsys):
