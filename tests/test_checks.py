@@ -293,10 +293,10 @@ def test_lesson_04_pair_row():
         "input_ids", lambda ids, n, _: [0 if i == 3 and k > n + 1 else i for k, i in enumerate(ids)]
     )
     assert "belongs to the first" in with_("token_type_ids", lambda types, n, _: [*types[: n + 1], 1, *types[n + 2 :]])
-    assert "Filling is of type 0" in with_(
+    assert "Padding is of type 0" in with_(
         "token_type_ids", lambda types, n, length: [0] * (n + 2) + [1] * (length - n - 2)
     )
-    assert "Filling is 0 in the mask" in with_("attention_mask", lambda mask, n, length: [1] * length)
+    assert "Padding is 0 in the mask" in with_("attention_mask", lambda mask, n, length: [1] * length)
 
     tokenizer = AutoTokenizer.from_pretrained(Path(__file__).parents[1] / "data/models/bert")
     sentences = "The mill is closed.", "It will not open on Monday."

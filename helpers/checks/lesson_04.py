@@ -8,21 +8,21 @@ from helpers.checks.judging import Wrong, exercise, expect, show
 
 @exercise
 def lesson_04_pair_row(function: Callable) -> str:
-    """`function(first_ids, second_ids, length)` returns the row that BERT reads for a pair, filled up to a length."""
+    """`function(first_ids, second_ids, length)` returns the row that BERT reads for a pair, padded to a length."""
     for first, second, length in (([10, 11, 12], [20, 21], 10), ([10], [20, 21, 22, 23], 8), ([7, 8], [9], 6)):
         row = [2, *first, 3, *second, 3]
-        types, filling = [0] * (len(first) + 2) + [1] * (len(second) + 1), [0] * (length - len(row))
+        types, padding = [0] * (len(first) + 2) + [1] * (len(second) + 1), [0] * (length - len(row))
         expected = {"input_ids": row, "token_type_ids": types, "attention_mask": [1] * len(row)}
-        expected = {key: values + filling for key, values in expected.items()}
+        expected = {key: values + padding for key, values in expected.items()}
         answer = function(first, second, length)
         if not isinstance(answer, dict) or answer.keys() != expected.keys():
             raise Wrong(f"return a dict with the keys {', '.join(expected)}, got {show(answer)}.")
         given = f"the sentences {first} and {second} and length {length}"
-        ids = (([2, *first, 3, *second, *filling, 0], "Each of the two sentences ends with [SEP]."),)
-        early = [0] * (len(first) + 1) + [1] * (len(second) + 2) + filling
+        ids = (([2, *first, 3, *second, *padding, 0], "Each of the two sentences ends with [SEP]."),)
+        early = [0] * (len(first) + 1) + [1] * (len(second) + 2) + padding
         late = [0] * (len(first) + 2) + [1] * (length - len(first) - 2)
-        kinds = ((early, "The first [SEP] belongs to the first sentence."), (late, "Filling is of type 0."))
-        masks = (([1] * length, "Filling is 0 in the mask, or the model reads it."),)
+        kinds = ((early, "The first [SEP] belongs to the first sentence."), (late, "Padding is of type 0."))
+        masks = (([1] * length, "Padding is 0 in the mask, or the model reads it."),)
         for key, hints in zip(expected, (ids, kinds, masks), strict=True):
             expect(answer[key], expected[key], f"{given}, in {key}", hints)
     return "that is what the tokenizer makes of a pair."
