@@ -1,5 +1,8 @@
 """The recipe that lesson 03 recommends: its steps, and over three seeds its worth."""
 
+import json
+
+import pretraining_experiments as experiments
 import pytest
 import recipes
 import torch
@@ -33,3 +36,21 @@ def test_muon_steps_as_far_with_conv1d_as_with_linear():
 def test_muon_needs_fewer_tokens_than_adamw():
     shares = recipes.main(["--seeds", "3"])
     assert None not in shares and max(shares) <= 0.6
+
+
+def test_stored_experiments_are_those_of_the_program():
+    stored = json.loads(experiments.RESULTS.read_text(encoding="utf-8"))
+    losses = stored["techniques"]["losses"]
+    assert tuple(losses) == experiments.TECHNIQUES and {len(found) for found in losses.values()} == {experiments.SEEDS}
+    assert stored["techniques"]["steps"] == experiments.STEPS and stored["long"]["prompt"] == experiments.PROMPT
+    points = stored["long"]["points"]
+    assert len(points) == len(experiments.SHARES) and all(point["written"].strip() for point in points)
+    assert [point["loss"] for point in points] == sorted((point["loss"] for point in points), reverse=True)
+
+
+@pytest.mark.slow
+def test_a_stored_experiment_can_be_repeated(tmp_path):
+    again = experiments.main(["--only", "techniques", "--seeds", "1", "--results", str(tmp_path / "again.json")])
+    stored = json.loads(experiments.RESULTS.read_text(encoding="utf-8"))
+    for name, (loss,) in again["techniques"]["losses"].items():
+        assert loss == pytest.approx(stored["techniques"]["losses"][name][0], abs=0.02), name

@@ -1,7 +1,7 @@
 """Runs what lesson 03 shows and has no time for: each technique over several seeds, and one longer run.
 
-    make benchmark BENCHMARK=pretraining_experiments                      # ten minutes on two cores; goes on if stopped
-    make benchmark BENCHMARK='pretraining_experiments --only techniques'
+    make benchmark BENCHMARK=pretraining_experiments          # some minutes on two cores; goes on if stopped
+    make benchmark BENCHMARK='pretraining_experiments --results new.json --steps 240 --long-steps 900'
 
 Techniques are tried on a model as small as the one that the lesson kills and resumes; the longer run is the lesson's
 own recipe. Results go into `data/pretraining_experiments.json`. A run that stands there is not computed again:
@@ -23,10 +23,10 @@ from takehome.recipe import Recipe, Schedule, Shape, recipe_of, shape_of
 
 RESULTS = ROOT / "data" / "pretraining_experiments.json"
 SMALL = {"n_layer": 2, "n_embd": 64, "n_head": 2}
-BATCH, LENGTH, STEPS, SEEDS = 4, 64, 120, 5
+BATCH, LENGTH, STEPS, SEEDS = 4, 64, 120, 4
 TECHNIQUES = ("the recipe", "no warm-up", "constant rate", "no clipping", "no weight decay", "dropout 0.1")
-PROMPT = "The bicycle was a present from"
-POINTS = (0, 30, 90, 300)  # steps of the long run
+PROMPT, LONG = "The bicycle was a present from", 180
+SHARES = (0, 1 / 6, 1 / 2, 1)  # of the long run's steps: when it is looked at
 
 
 def technique(name: str, recipe: Recipe, shape: Shape) -> float:
@@ -42,13 +42,13 @@ def technique(name: str, recipe: Recipe, shape: Shape) -> float:
 
 
 def long_run(recipe: Recipe, shape: Shape, prompt: str) -> list[dict]:
-    """One run: at each of POINTS its validation loss, and how it goes on from the prompt."""
+    """One run: at each of SHARES of its steps the validation loss, and how it goes on from the prompt."""
     from transformers import GPT2LMHeadModel, set_seed
 
-    found = []
+    found, points = [], [round(share * recipe.max_steps) for share in SHARES]
 
     def watch(step, model, tokenizer, loss):
-        if step not in POINTS:
+        if step not in points:
             return
         plain = GPT2LMHeadModel(model.config)  # ours computes the loss and nothing else
         plain.load_state_dict(model.state_dict())
@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--only", choices=["techniques", "long"])
     parser.add_argument("--steps", type=int, default=STEPS, help="of each technique's runs")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--long-steps", type=int, default=LONG, help="of the long run")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args(arguments)
     os.environ["FINETUNING_PROFILE"] = "reduced"
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> dict:
                 write(results, args.results)
                 print(f"seed {seed}: {name} {table['losses'][name][-1]}", flush=True)
     if args.only in (None, "long") and "long" not in results:
-        points = long_run(replace(recipe, max_steps=POINTS[-1]), shape, PROMPT)
+        points = long_run(replace(recipe, max_steps=args.long_steps), shape, PROMPT)
         results["long"] = {"prompt": PROMPT, "points": points}
         write(results, args.results)
     return results
