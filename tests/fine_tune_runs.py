@@ -7,7 +7,6 @@ import csv
 import json
 import math
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import fine_tune
 import pytest
 import warm
+from program_run import prepare
 
 from helpers.profiles import ROOT
 
@@ -25,7 +25,7 @@ SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=64")
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows sends no such signals")
 
 
-def child(arguments, output, file_size, disk, slow, diverge):
+def child(arguments, output, file_size, disk, slow, diverge, pictures):
     """Runs the program in a forked process.
 
     Args:
@@ -35,13 +35,9 @@ def child(arguments, output, file_size, disk, slow, diverge):
         disk: (folder, bytes): a disk of that size is mounted there.
         slow: seconds that each step takes at least.
         diverge: whether the loss is no number.
+        pictures: whether figures are drawn; else their files are there, and empty.
     """
-    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-    import torch
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    warm.write_to(output)
+    prepare({"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}, output)
     from takehome import tasks, trainer
 
     if slow:
@@ -49,6 +45,10 @@ def child(arguments, output, file_size, disk, slow, diverge):
         trainer.LengthSampler.__iter__ = lambda self: (time.sleep(slow / 16) or row for row in order(self))
     if diverge:
         tasks.TASKS["classification"].loss = lambda *_: lambda outputs, labels, **_: outputs.logits.sum() * math.nan
+    if not pictures:
+        from matplotlib.figure import Figure
+
+        Figure.savefig = lambda self, path, **_: Path(path).touch()
     if file_size:
         warm.limit_files(file_size)
     if disk:
@@ -69,14 +69,24 @@ class Run:
 
     begin = 0
 
-    def __init__(self, output, data, *arguments, checkpoint=MODEL, file_size=0, disk=None, slow=0.0, diverge=False):
+    def __init__(
+        self,
+        output,
+        data,
+        *arguments,
+        checkpoint=MODEL,
+        file_size=0,
+        disk=None,
+        slow=0.0,
+        diverge=False,
+        pictures=False,
+    ):
         self.output = Path(output)
         self.log = self.output.parent.with_name(f"{self.output.parent.name}-{self.output.name}.log")
         self.begin = len(self.text)  # what an earlier run into the same place said
         told = ["--data", str(data), "--output-dir", str(output), "--checkpoint", checkpoint, *arguments]
-        self.process = warm.context.Process(
-            target=child, args=(told, self.log, file_size, disk, slow, diverge), daemon=True
-        )
+        given = (told, self.log, file_size, disk, slow, diverge, pictures)
+        self.process = warm.context.Process(target=child, args=given, daemon=True)
         self.process.start()
 
     @property

@@ -19,23 +19,29 @@ from takehome.checkpoints import checkpoints, damage
 NUMBERS = itertools.count()  # each run has an output of its own
 
 
-def prepare(environment: dict[str, str], output: str, change: tuple | None) -> None:
+def prepare(environment: dict[str, str], output: str | Path, change: tuple | None = None) -> None:
     """In the new process, before the program: its environment, where it writes, and what is changed in it."""
     import torch
 
     os.environ.update(environment)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    warm.write_to(output)
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # as a shell leaves them, whatever the tests are run by
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell leaves them, whatever the tests are run by
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     if change:
         change[0](*change[1:])
 
 
-def child(program: str, words: list[str], environment: dict[str, str], output: str, change: tuple | None) -> None:
+def child(
+    program: str, words: list[str], environment: dict[str, str], output: str, change: tuple | None, forecast: bool
+) -> None:
     prepare(environment, output, change)
+    if not forecast:
+        from takehome import planning
+
+        planning.calibrate = lambda **_: 1e9
     status = importlib.import_module(program).main(words)
     if status:
         sys.exit(status)
@@ -58,6 +64,14 @@ def tell_what_is_left() -> None:
     distributed.destroy_process_group = leave_and_tell
 
 
+def slow_steps(seconds: float) -> None:
+    """In the program's process: each step takes so long at least, so that a kill or a signal comes before the end."""
+    from takehome.accelerator import SharedStop
+
+    after_step = SharedStop.after_step
+    SharedStop.after_step = lambda self: time.sleep(seconds) or after_step(self)
+
+
 class Run:
     """A program, started in one or more processes as torchrun would.
 
@@ -68,6 +82,7 @@ class Run:
         processes: how many.
         change: a function and its arguments, called in the new process before the program.
         environment: beside what a launcher sets.
+        forecast: whether the machine's speed is measured, which takes half a second, to say how long it will take.
     """
 
     def __init__(
@@ -78,6 +93,7 @@ class Run:
         processes: int = 1,
         change: tuple | None = None,
         environment: dict[str, str] | None = None,
+        forecast: bool = False,
     ):
         self.folder, self.output = Path(folder), Path(f"{folder}.{next(NUMBERS)}.out")
         with socket.socket() as free:
@@ -89,7 +105,7 @@ class Run:
             if processes > 1:
                 meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
                 around |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            given = (program, told, around, str(self.output), change)
+            given = (program, told, around, str(self.output), change, forecast)
             self.processes.append(warm.context.Process(target=child, args=given, daemon=True))
             self.processes[-1].start()
 
@@ -123,10 +139,10 @@ class Run:
             process.join()
         return [process.exitcode for process in self.processes]
 
-    def refusal(self) -> str:
+    def refusal(self, status: int = 2) -> str:
         """Waits for the program to refuse; returns what it says, which is one line and no traceback."""
         self.wait()
-        assert self.statuses[0] == 2, self.text
+        assert self.statuses[0] == status, self.text
         assert "Traceback" not in self.text, self.text
         said = [line for line in self.text.splitlines() if ".py: " in line]
         assert said, self.text

@@ -6,14 +6,13 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
 import evaluate_model as script
 import numpy as np
 import pytest
+import warm
 
 from takehome import metrics as measures
 from takehome import predictions, windows
@@ -68,6 +67,14 @@ def model(tmp_path_factory):
     classifier.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """Figures are made and their files are there, but drawn only once, in `evaluated`."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())
 
 
 @pytest.fixture(scope="module")
@@ -409,10 +416,9 @@ def test_what_is_stopped_leaves_nothing(part, stop, model, tmp_path, capsys, mon
 
 def test_from_the_command_line(model, tmp_path):
     data = write_csv(tmp_path / "a.csv", documents()[:30])
-    command = [sys.executable, SCRIPT, "--model", model, "--data", data, "--output-dir", "out"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
-    assert done.returncode == 0, done.stderr
+    words = ["--model", model, "--data", data, "--output-dir", "out"]
+    done = warm.run_program(SCRIPT, *words, folder=tmp_path)
+    assert done.status == 0, done.output
     assert written(tmp_path / "out") == ["confusion_matrix.png", "metrics.json", "mistakes.csv", "suspicious.csv"]
-    assert "macro-F1" in done.stdout and "wrote confusion_matrix.png, metrics.json" in done.stdout
-    assert "Warning" not in done.stderr and "100%" in done.stderr
+    assert "macro-F1" in done.output and "wrote confusion_matrix.png, metrics.json" in done.output
+    assert "Warning" not in done.output and "100%" in done.output

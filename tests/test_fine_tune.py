@@ -33,7 +33,7 @@ def small(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, small) -> Run:
-    return Run(tmp_path_factory.mktemp("run") / "model", small, *SHORT).finish()
+    return Run(tmp_path_factory.mktemp("run") / "model", small, *SHORT, pictures=True).finish()
 
 
 # --- Splits, weights, order ----------------------------------------------------------------------

@@ -9,19 +9,42 @@ import signal
 import time
 from pathlib import Path
 
+import fine_tune_runs
 import pytest
-from fine_tune_runs import MODEL, SHORT, Run, fine_tune, posix, refused, same_model, write_csv, write_small
+from fine_tune_runs import fine_tune, posix, refused, same_model, write_csv, write_small
+from small_models import write_small_model
 
 from takehome.checkpoints import MARKER, claim, damage, draft_of, read_marker, seal
 from takehome.errors import InputError
 from takehome.unfinished import KIND, find_start, unfinished
 
+# So slow that the small model's answers stay what they are, and its first checkpoint the best: it moves by bits.
+SHORT = (*fine_tune_runs.SHORT, "--learning-rate=1e-5")
 EARLY = (*SHORT, "--eval-steps=2", "--early-stopping-patience=1")
+
+
+class Run(fine_tune_runs.Run):
+    """With a model that takes a step in a moment: what is tested here does not depend on its size."""
+
+    def __init__(self, output, data, *arguments, **more):
+        super().__init__(output, data, *arguments, checkpoint=model_of(data), **more)
+
+
+def told(data: Path, output: Path, *more: str) -> list[str]:
+    """The command line."""
+    return ["--data", str(data), "--output-dir", str(output), "--checkpoint", model_of(data), *more]
+
+
+def model_of(data: Path) -> str:
+    """The small model beside the small table."""
+    return str(data.with_name("small"))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    return write_small(tmp_path_factory.mktemp("data"))
+    data = write_small(tmp_path_factory.mktemp("data"))
+    write_small_model(Path(model_of(data)), "distilbert")
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +106,7 @@ def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(finished, smal
     assert not run.output.exists()
 
     other = Run(run.output, small, *SHORT, "--learning-rate=0.002")
-    assert "learning_rate was 0.001, is 0.002" in other.refusal()
+    assert "learning_rate was 1e-05, is 0.002" in other.refusal()
     run = Run(run.output, small, *SHORT, "--resume").finish()
     assert "resuming" in run.text
     assert same_model(run, finished)
@@ -105,16 +128,16 @@ def test_other_signals_are_like_ctrl_c(name, small, tmp_path):
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_while_it_reads_nothing_is_left(number, small, tmp_path, monkeypatch, capsys):
-    prepare = fine_tune.prepare
+def test_stopped_while_it_reads_nothing_is_left(number, small, tmp_path, monkeypatch, capsys, request):
+    prepare, before = fine_tune.prepare, signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))  # the tests may be run with Ctrl-C ignored
 
     def stopped(*arguments, **settings):
         prepare(*arguments, **settings)
         signal.raise_signal(number)
 
     monkeypatch.setattr(fine_tune, "prepare", stopped)
-    told = ["--data", str(small), "--output-dir", str(tmp_path / "new" / "model"), "--checkpoint", MODEL]
-    assert fine_tune.main(told) == 128 + number
+    assert fine_tune.main(told(small, tmp_path / "new" / "model")) == 128 + number
     assert "nothing is kept" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -293,8 +316,7 @@ def test_with_no_whole_checkpoint_it_says_what_to_do(capsys, small, damaged):
     for step in (4, 8, 12):
         zeroed(damaged / f"checkpoint-{step}" / "model.safetensors")
     before = {name: digest for name, digest in listing(damaged).items() if name.startswith("checkpoint")}
-    told = ["--data", str(small), "--output-dir", str(damaged.with_name("model")), "--checkpoint", MODEL, *SHORT]
-    line = refused(capsys, *told)
+    line = refused(capsys, *told(small, damaged.with_name("model"), *SHORT))
     assert "no checkpoint in" in line and "begin again with --overwrite" in line
     after = {name: digest for name, digest in listing(damaged).items() if name.startswith("checkpoint")}
     assert before == after
@@ -376,8 +398,7 @@ def copied_marker(path: Path) -> None:
 def test_what_is_in_the_way_is_named_and_stays(make, place, more, capsys, small, tmp_path):
     make(tmp_path / place)
     before = listing(tmp_path)
-    told = ["--data", str(small), "--output-dir", str(tmp_path / "model"), "--checkpoint", MODEL, *SHORT, *more]
-    assert f"{tmp_path / place} " in refused(capsys, *told)
+    assert f"{tmp_path / place} " in refused(capsys, *told(small, tmp_path / "model", *SHORT, *more))
     assert listing(tmp_path) == before
 
 
@@ -385,11 +406,10 @@ def test_what_is_in_the_way_is_named_and_stays(make, place, more, capsys, small,
 def test_what_is_in_the_way_inside_stays(make, capsys, small, tmp_path):
     """Where the prepared data would be, and where a checkpoint would be."""
     work = claim(tmp_path / "model.unfinished", KIND)
-    told = ["--data", str(small), "--output-dir", str(tmp_path / "model"), "--checkpoint", MODEL, *SHORT]
     for name in ("data", "checkpoint-4"):
         make(work / name)
         before = listing(tmp_path)
-        line = refused(capsys, *told)
+        line = refused(capsys, *told(small, tmp_path / "model", *SHORT))
         assert f"{work / name} " in line
         assert unchanged(tmp_path, before)
         (work / name).rename(tmp_path / name)
@@ -398,13 +418,12 @@ def test_what_is_in_the_way_inside_stays(make, capsys, small, tmp_path):
 
 
 def test_a_finished_model_that_somebody_worked_on_is_not_replaced(capsys, finished, small, tmp_path):
-    told = ["--data", str(small), "--output-dir", str(tmp_path / "model"), "--checkpoint", MODEL, "--overwrite"]
     for change in ("README.md", "notes.txt"):
         model = Path(shutil.copytree(finished.output, tmp_path / "model"))
         with (model / change).open("a", encoding="utf-8") as file:
             file.write("mine")
         before = listing(tmp_path)
-        assert change in refused(capsys, *told)
+        assert change in refused(capsys, *told(small, tmp_path / "model", "--overwrite"))
         assert listing(tmp_path) == before
         shutil.rmtree(model)
 
@@ -434,6 +453,6 @@ def test_labels_are_shown_without_their_terminal_codes(small, tmp_path):
         [f"Text {i} of {'one' if i % 2 else 'another'} kind", ["good", "\x1b[31mbad\x1b]0;x\x07"][i % 2]]
         for i in range(40)
     ]
-    run = Run(tmp_path / "model", write_csv(tmp_path / "a.csv", rows), "--max-steps=1").finish()
+    run = Run(tmp_path / "model", write_csv(small.with_name("a.csv"), rows), "--max-steps=1").finish()
     assert "\\x1b[31mbad" in run.text and "\x1b[31m" not in run.text.replace("\x1b[A", "")
     assert "\x1b" not in (run.output / "README.md").read_text("utf-8")

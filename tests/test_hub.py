@@ -4,6 +4,7 @@ tests/loopback_hub.py stands in for it, with the real ids and revisions and our 
 """
 
 import ast
+import contextlib
 import dataclasses
 import json
 import os
@@ -156,18 +157,22 @@ ENTRY_POINTS = {
 
 
 def test_every_entry_point_asks_once_and_says_it(tmp_path):
-    """A server that accepts and never answers, the slowest of the ways: no library waits for it a second time."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(0)
-        for name, words in ENTRY_POINTS.items():
+    """Servers that accept and never answer, the slowest of the ways: no library waits for it a second time."""
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for name, words in ENTRY_POINTS.items():  # side by side, since they mostly wait
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            silent.settimeout(0)
             command = [sys.executable, *(word.format(out=tmp_path / name) for word in words)]
             address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-            env = environment(HF_ENDPOINT=address, HF_HOME=str(tmp_path / "cache"))
-            outcome = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
-            said = outcome.stdout + outcome.stderr
+            env = environment(HF_ENDPOINT=address, HF_HOME=str(tmp_path / f"cache of {name}"))
+            pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            started[name] = silent, stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
+        for name, (silent, process) in started.items():
+            said, _ = process.communicate(timeout=120)
             assert "the Hub cannot be reached" in said or "the Hub does not answer" in said, (name, said)
             assert "Traceback" not in said or name == "notebook"
-            assert (outcome.returncode == 0) == (name == "doctor")
+            assert (process.returncode == 0) == (name == "doctor")
             assert connections(silent) == 1, name
 
 

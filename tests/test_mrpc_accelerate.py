@@ -1,8 +1,10 @@
 """scripts/mrpc_accelerate.py and scripts/launch/: the same losses however it is launched, resumable, clear refusals."""
 
+import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +17,9 @@ import mrpc_accelerate as script
 import program_run
 import psutil
 import pytest
+import warm
 import yaml
+from small_models import write_small_model
 
 from takehome import launching
 from takehome.accelerator import layer_classes
@@ -28,15 +32,14 @@ STEPS = 24  # two epochs and a part of the third
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory):
-    """160 pairs, ten steps an epoch; `dropout.toml` is the same with dropout 0.1."""
+    """160 pairs and a small model, ten steps an epoch; `dropout.toml` is the same with dropout 0.1."""
     folder = tmp_path_factory.mktemp("profile")
     small = "[mrpc]\nmax_train_samples = 160\nmax_eval_samples = 50\nper_device_eval_batch_size = 8\n"
-    model = shutil.copytree(ROOT / "data" / "models" / "bert", folder / "bert")
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (folder / "dropout.toml").write_text(f'inherits = "reduced"\n{small}checkpoint = "{model}"\n', encoding="utf-8")
-    (folder / "small.toml").write_text(f'inherits = "reduced"\n{small}', encoding="utf-8")
+    for name, dropout in (("small", 0.0), ("dropout", 0.1)):
+        chances = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        model = write_small_model(folder / name, "bert", **chances)
+        profile = f'inherits = "reduced"\n{small}checkpoint = "{model}"\n'
+        (folder / f"{name}.toml").write_text(profile, encoding="utf-8")
     return folder / "small.toml"
 
 
@@ -64,6 +67,20 @@ def start(*words):
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     command = [sys.executable, str(SCRIPT), *map(str, words)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(run: subprocess.Popen) -> dict[int, psutil.Process]:
+    """The processes that a launch has started so far, by their ranks."""
+    found = [worker for launcher in psutil.Process(run.pid).children() for worker in launcher.children()]
+    with contextlib.suppress(psutil.Error):  # one that is just beginning or ending
+        return {int(worker.environ()["RANK"]): worker for worker in found if "RANK" in worker.environ()}
+    return {}
+
+
+def bars(printed: str) -> int:
+    """How many progress bars have begun, at the first step or at that where a run went on."""
+    first = re.search(r"from step (\d+)", printed)
+    return len(re.findall(rf"\| {first[1] if first else 0}/{STEPS} \[", printed))
 
 
 def largest_difference(one, other):
@@ -107,39 +124,35 @@ def test_accumulation_counts_rows(alone, tmp_path, profile):
 
 
 def test_two_processes_and_one_bar(profile, alone, tmp_path):
-    folder = tmp_path / "run"
-    words = options(profile, "--output-dir", folder, "--config-file", LAUNCH / "ddp_cpu.yaml")
-    run = start(*words, "--per-device-train-batch-size", 8)
-    printed, errors = run.communicate(timeout=300)
-    assert (run.returncode, errors) == (0, "")
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert results["processes"] == 2 and results["kind"] == "DDP"
-    assert largest_difference(results, alone) < 1e-5
-    assert results["epochs"] == alone["epochs"]  # 50 rows in batches of 8 on two processes: none counts twice
-    assert printed.count("2 process(es)") == 1 and printed.count(f"{STEPS}/{STEPS} [") == 1
+    """As torchrun and a DDP file start them."""
+    run = Run(profile, tmp_path / "run", "--per-device-train-batch-size=8", processes=2).finish()
+    assert run.results["processes"] == 2 and run.results["kind"] == "DDP"
+    assert largest_difference(run.results, alone) < 1e-5
+    assert run.results["epochs"] == alone["epochs"]  # 50 rows in batches of 8 on two processes: none counts twice
+    assert run.text.count("2 process(es)") == 1 and bars(run.text) == 1
 
 
 def test_killed_process_is_named_and_the_run_resumes(profile, alone, tmp_path):
     """FSDP2 on two processes; one is killed after a checkpoint. The second start goes on and ends where it should."""
-    folder = tmp_path / "run"
+    folder, workers = tmp_path / "run", {}
     words = options(profile, "--output-dir", folder, "--config-file", LAUNCH / "fsdp2_cpu.yaml")
     words += ["--per-device-train-batch-size", 8]
-    run = start(*words, "--save-steps", 4)
+    run = start(*words, "--save-steps", 2)
     deadline = time.monotonic() + 300
-    while not (folder / "checkpoint-4").exists():
+    while not (folder / "checkpoint-2").exists():
         assert run.poll() is None and time.monotonic() < deadline
+        workers = workers if len(workers) == 2 else workers_of(run)
         time.sleep(0.01)
-    launcher = psutil.Process(run.pid).children()[0]
-    worker = next(w for w in launcher.children() if w.environ()["RANK"] == "1")
-    worker.kill()
+    workers[1].kill()
     _, errors = run.communicate(timeout=300)
     line = "mrpc_accelerate.py: process 1 was ended by signal 9 (often: out of memory)"
-    assert (run.returncode, errors) == (1, f"{line} (all messages: {folder / 'launch.log'})\n")
+    assert (run.returncode, errors) == (2, f"{line} (all messages: {folder / 'launch.log'})\n")
     assert not (folder / "results.json").exists()
 
     resumed = start(*words, "--resume")
     printed, errors = resumed.communicate(timeout=300)
     assert (resumed.returncode, errors) == (0, "") and "FSDP2, from step" in printed
+    assert printed.count("2 process(es)") == 1 and bars(printed) == 1
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert largest_difference(results, alone) < 1e-5 and results["epochs"] == alone["epochs"]
     for part, whole in alone["memory"][0].items():
@@ -176,9 +189,8 @@ def test_signals_end_a_step_and_lose_nothing(profile, straight, tmp_path):
     profile, steps = profile.with_name("dropout.toml"), []
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name)
-        run = Run(profile, tmp_path / "run")
+        run = Run(profile, tmp_path / "run", change=(program_run.slow_steps, 0.1))
         run.wait(until=lambda run=run: f"to step {STEPS}" in run.text and f"/{STEPS} [" in run.text)
-        time.sleep(0.1)
         run.send(number)
         assert run.statuses == [128 + number], run.text
         said = next(line for line in run.text.splitlines() if line.startswith("stopped after step"))
@@ -211,8 +223,9 @@ def test_a_signal_reaches_the_processes_through_the_launcher(profile, alone, tmp
 def kill_and_compare(profile, folder, kills, seed, straight) -> int:
     """Kills a run at random moments, lets it come to its end, and compares; returns how often it was killed."""
     profile = profile.with_name("dropout.toml")
+    slow = (program_run.slow_steps, 0.05)
     killed = program_run.kill_at_random_moments(
-        lambda: Run(profile, folder, "--save-steps=2"), "process(es)", 2.0, kills, seed
+        lambda: Run(profile, folder, "--save-steps=2", change=slow), "process(es)", 2.0, kills, seed
     )
     run = Run(profile, folder, "--save-steps=2")
     assert run.statuses == [0] or "is finished" in run.refusal()
@@ -233,21 +246,13 @@ def test_twenty_kills(profile, straight, tmp_path):
     print(f"\n{killed} kills of {number} runs, all came to the same end")
 
 
-def limit_files(size: int) -> None:
-    """In the program's process: writing more fails with an error, as on a full disk."""
-    import resource
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(profile, straight, tmp_path):
     profile = profile.with_name("dropout.toml")
-    run = Run(profile, tmp_path / "run", "--save-steps=2")
+    run = Run(profile, tmp_path / "run", "--save-steps=2", change=(program_run.slow_steps, 0.1))
     run.wait(until=lambda: checkpoints(run.folder))
-    run.kill()
-    refused = Run(profile, run.folder, change=(limit_files, 1_000_000))
+    assert run.kill()
+    refused = Run(profile, run.folder, change=(warm.limit_files, 1_000_000))
     assert "could not be written, what was there is untouched" in refused.refusal() and checkpoints(run.folder)
     assert_nothing_happened(Run(profile, run.folder).finish(), straight)
 
@@ -330,7 +335,7 @@ def fail() -> None:
 
 def test_failure_in_training_is_one_line_with_the_traceback_kept(tmp_path, profile):
     run = Run(profile, tmp_path / "out", change=(fail,))
-    said = run.refusal()
+    said = run.refusal(status=1)  # not the user's to change
     assert "KeyError: " in said and "traceback-0.txt" in said
     assert "Traceback" in (tmp_path / "out" / "traceback-0.txt").read_text(encoding="utf-8")
 

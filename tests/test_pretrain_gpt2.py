@@ -4,7 +4,6 @@ Most runs are forked from a process that has imported torch already: a real proc
 starts in a moment.
 """
 
-import ctypes
 import importlib.util
 import json
 import math
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import program_run
 import pytest
+import warm
 
 from helpers.profiles import ROOT, load_profile
 
@@ -37,7 +37,7 @@ TINY = [
     "--eval-steps=12",
     "--save-steps=3",
     "--logging-steps=1",
-    "--validation-documents=20",
+    "--validation-documents=8",
     "--shuffle-buffer=50",
 ]
 
@@ -58,22 +58,9 @@ def die_while_writing(call: int) -> None:
     checkpoints.sync = counted
 
 
-def limit_files(size: int) -> None:
-    """In the program's process: writing more fails with an error, as on a full disk."""
-    import resource
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
 def small_disk(folder: str, size: int) -> None:
     """In the program's process: a disk of so many bytes at a folder, which it lists at the end."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    new_namespaces = 0x00020000 | (0 if os.geteuid() == 0 else 0x10000000)  # mounts, and users if not root
-    if libc.unshare(new_namespaces) or libc.mount(b"none", b"/", None, 0x44000, None):  # private, recursively
-        os._exit(77)
-    if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, f"size={size}".encode()):
-        os._exit(77)
+    warm.mount_disk(Path(folder), size)
     main = pretrain_gpt2.main
 
     def main_and_list(words):
@@ -88,8 +75,8 @@ def small_disk(folder: str, size: int) -> None:
 class Run(program_run.Run):
     """The program, started in one or two processes."""
 
-    def __init__(self, folder, *words, processes=1, change=None, tiny=TINY):
-        super().__init__("pretrain_gpt2", folder, *tiny, *words, processes=processes, change=change)
+    def __init__(self, folder, *words, **more):
+        super().__init__("pretrain_gpt2", folder, *TINY, *words, **more)
 
     @property
     def log(self) -> list[dict]:
@@ -110,7 +97,17 @@ class Run(program_run.Run):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Run:
-    return Run(tmp_path_factory.mktemp("pretrain") / "uninterrupted").finish()
+    return Run(tmp_path_factory.mktemp("pretrain") / "uninterrupted", forecast=True).finish()
+
+
+HALF = "--per-device-train-batch-size=2"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Run:
+    """The same on two processes, with half a batch each."""
+    told = (program_run.tell_what_is_left,)
+    return Run(tmp_path_factory.mktemp("pretrain") / "two", HALF, processes=2, change=told).finish()
 
 
 # --- The stream ----------------------------------------------------------------------------------
@@ -225,7 +222,7 @@ def test_it_says_what_it_will_take_learns_and_saves_a_model(uninterrupted):
     assert type(model).__name__ == "GPT2LMHeadModel"
     assert f"model       {model.num_parameters():,} parameters" in uninterrupted.text
 
-    stream = make_stream(CORPUS, tokenizer, "--validation-documents=20")
+    stream = make_stream(CORPUS, tokenizer, "--validation-documents=8")
     blocks = stream.validation_blocks(32)
     with torch.no_grad():
         logits = model(blocks[:, :-1], use_cache=False).logits
@@ -284,10 +281,7 @@ def test_attention_in_bf16_on_a_cpu():
     assert torch.equal(attend(None, *later, None)[0].float()[:, :20], mixed[torch.bfloat16][:, :20])
 
 
-def test_two_processes_take_the_same_steps_as_one(uninterrupted, tmp_path):
-    two = Run(
-        tmp_path / "two", "--per-device-train-batch-size=2", processes=2, change=(program_run.tell_what_is_left,)
-    ).finish()
+def test_two_processes_take_the_same_steps_as_one(uninterrupted, two):
     assert two.text.count("models left: 0") == 2  # a model that goes last can hang the process at its end
     assert [line.get("position") for line in two.log] == [line.get("position") for line in uninterrupted.log]
     assert two.losses == pytest.approx(uninterrupted.losses, abs=1e-4)
@@ -396,35 +390,33 @@ def test_killed_and_resumed_it_is_the_same_run(uninterrupted, tmp_path):
     assert_nothing_happened(run, logged, uninterrupted)
 
 
-def test_two_processes_killed_while_writing_and_resumed(tmp_path):
-    whole = Run(tmp_path / "whole", "--per-device-train-batch-size=2", processes=2).finish()
+def test_two_processes_killed_while_writing_and_resumed(two, tmp_path):
     run, logged = kill_and_resume(tmp_path / "killed", ["writing"], processes=2, seed=2)
-    assert_nothing_happened(run, logged, whole)
+    assert_nothing_happened(run, logged, two)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_ten_kills(processes, tmp_path):
-    whole = Run(tmp_path / "whole", f"--per-device-train-batch-size={4 // processes}", processes=processes).finish()
+def test_ten_kills(processes, uninterrupted, two, tmp_path):
+    whole = two if processes == 2 else uninterrupted
     run, logged = kill_and_resume(tmp_path / "killed", ["training", "writing"] * 5, processes, seed=3)
     assert_nothing_happened(run, logged, whole)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_signals_end_a_step_of_all_processes_and_lose_nothing(tmp_path):
+def test_signals_end_a_step_of_all_processes_and_lose_nothing(two, tmp_path):
     """Ctrl-C, SIGTERM and SIGHUP, one after the other; only one of two processes gets them."""
-    batch, seen = "--per-device-train-batch-size=2", 0
-    whole = Run(tmp_path / "whole", batch, processes=2).finish()
+    seen, slow = 0, (program_run.slow_steps, 0.1)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name)
-        run = Run(tmp_path / "run", batch, "--save-steps=24", processes=2)
+        run = Run(tmp_path / "run", HALF, "--save-steps=24", processes=2, change=slow)
         run.wait(until=lambda run=run, seen=seen: len(run.losses) >= seen + 2)
         os.kill(run.processes[1].pid, number)
         assert run.statuses == [128 + number] * 2, run.text
         assert "Traceback" not in run.text and run.text.count("stopped     after step") == 1
         seen = len(run.losses)
         assert checkpoints.step_of(checkpoints.checkpoints(run.folder)[-1]) == seen < 24
-    assert Run(tmp_path / "run", batch, processes=2).finish().steps == whole.steps
+    assert Run(tmp_path / "run", HALF, processes=2).finish().steps == two.steps
 
 
 @pytest.mark.slow
@@ -538,7 +530,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(uninterrupted
     run = Run(tmp_path / "run", "--max-steps=24")
     run.wait(until=lambda: (run.folder / "checkpoint-3").exists())
     run.kill()
-    run = Run(run.folder, change=(limit_files, 300_000))
+    run = Run(run.folder, change=(warm.limit_files, 300_000))
     assert "could not be written, what was there is untouched" in run.refusal()
     assert checkpoints.checkpoints(run.folder) and not drafts(run.folder)
     check_checkpoints(run.folder)
@@ -569,8 +561,8 @@ def launch(folder: Path, *command: str) -> Run:
     """Runs the program as a reader does."""
     run = Run.__new__(Run)
     run.folder = folder
-    batch = "--per-device-train-batch-size=2" if command else "--per-device-train-batch-size=4"
-    told = [sys.executable, *command, str(ROOT / "scripts/pretrain_gpt2.py"), *TINY, batch, f"--output-dir={folder}"]
+    batch = [HALF] if command else []
+    told = [sys.executable, *command, str(ROOT / "scripts/pretrain_gpt2.py"), *TINY, *batch, f"--output-dir={folder}"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PATH": path}
     done = subprocess.run(

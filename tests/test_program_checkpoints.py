@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from program_run import DAMAGES, Payload, Run, listing, pickled, pickled_by_torch
+from program_run import DAMAGES, Payload, Run, listing, pickled, pickled_by_torch, slow_steps
+from small_models import write_small_model
 
 from takehome.checkpoints import MARKER, checkpoints, read_marker, seal
 from takehome.errors import InputError
@@ -18,11 +19,11 @@ PRETRAINING = [
     "--config-overrides=n_layer=2,n_embd=32,n_head=2",
     "--sequence-length=32",
     "--per-device-train-batch-size=2",
-    "--max-steps=30",
-    "--eval-steps=30",
+    "--max-steps=12",
+    "--eval-steps=12",
     "--save-steps=3",
     "--logging-steps=1",
-    "--validation-documents=20",
+    "--validation-documents=5",
     "--shuffle-buffer=50",
 ]
 KINDS = {"pretrain_gpt2": "pretraining run", "mrpc_accelerate": "MRPC run"}
@@ -42,7 +43,7 @@ class Interrupted:
 
 
 def interrupt(program: str, folder: Path, words: list[str], processes: int) -> Interrupted:
-    run = Run(program, folder, *words, processes=processes)
+    run = Run(program, folder, *words, processes=processes, change=(slow_steps, 0.1))
     run.wait(until=lambda: len(checkpoints(folder)) == 2)
     assert run.kill(), run.text
     return Interrupted(program, folder, words, processes)
@@ -57,7 +58,8 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mrpc(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mrpc")
-    sizes = "[mrpc]\nmax_train_samples = 160\nmax_eval_samples = 20\n"
+    model = write_small_model(folder / "small", "bert")
+    sizes = f'[mrpc]\nmax_train_samples = 160\nmax_eval_samples = 20\ncheckpoint = "{model}"\n'
     (folder / "small.toml").write_text(f'inherits = "reduced"\n{sizes}', encoding="utf-8")
     words = [f"--profile={folder / 'small.toml'}", "--save-steps=2", "--max-steps=12"]
     return interrupt("mrpc_accelerate", folder / "run", words, 1)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PRELOADED = [
-    *("torch", "torch.utils.checkpoint", "accelerate", "datasets", "tqdm", "psutil", "sklearn.metrics"),
+    *("torch", "torch.utils.checkpoint", "accelerate", "datasets", "evaluate", "tqdm", "psutil", "sklearn.metrics"),
     *("transformers.trainer", "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"),
     *("transformers.models.distilbert.modeling_distilbert", "transformers.models.gpt2.tokenization_gpt2"),
     *("matplotlib.pyplot", "helpers.memory", "helpers.flops", "helpers.curves", "takehome.trainer"),
+    "tests.warmed_up",  # by its name from the project's folder, where pytest is started
 ]
 CAN_FORK = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
 
@@ -50,9 +51,9 @@ def run(function, *arguments, environment: dict | None = None, timeout: float = 
         return Outcome(process.exitcode, output.read_text(encoding="utf-8", errors="replace"))
 
 
-def run_program(path: Path, *words, environment: dict | None = None, timeout: float = 300) -> Outcome:
-    """Runs a Python program with these words of its command line, as `python path words` would."""
-    return run(_as_main, str(path), *map(str, words), environment=environment, timeout=timeout)
+def run_program(path: Path, *words, folder: Path, environment: dict | None = None, timeout: float = 300) -> Outcome:
+    """Runs a Python program with these words of its command line, as `cd folder; python path words` would."""
+    return run(_as_main, folder, str(path), *map(str, words), environment=environment, timeout=timeout)
 
 
 def write_to(output: Path) -> None:
@@ -90,7 +91,8 @@ def _call(output: Path, environment: dict, function, arguments: tuple) -> None:
     function(*arguments)
 
 
-def _as_main(path: str, *words: str) -> None:
+def _as_main(folder: Path, path: str, *words: str) -> None:
+    os.chdir(folder)
     sys.argv = [path, *words]
     sys.path.insert(0, str(Path(path).parent))
     runpy.run_path(path, run_name="__main__")

@@ -77,17 +77,23 @@ def hide_modules(hidden: set[str]) -> None:
     builtins.__import__ = checked
 
 
+class Real(str):
+    """The value that this system has itself; what a test sets in its place is another object, though it be equal."""
+
+
 def change_names(module: types.ModuleType, missing: set[str], other: dict[str, str]) -> None:
     """Makes our code find some names of a module missing, and others with other values."""
 
-    here = {name: getattr(module, name) for name in other}
+    here = {name: Real(getattr(module, name)) for name in other}
+    for name, value in here.items():
+        setattr(module, name, value)
 
     class Changed(types.ModuleType):
         def __getattribute__(self, name):
             if name in missing and is_ours(sys._getframe(1).f_code.co_filename):
                 raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
             value = super().__getattribute__(name)
-            if name in other and value == here[name] and is_ours(sys._getframe(1).f_code.co_filename):
+            if name in other and value is here[name] and is_ours(sys._getframe(1).f_code.co_filename):
                 return other[name]  # unless a test has set it
             return value
 
