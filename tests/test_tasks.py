@@ -280,7 +280,7 @@ TASKS = ["multi-label", "pairs", "regression"]
 def run(request, tmp_path_factory) -> Run:
     """A finished run of a task."""
     folder = tmp_path_factory.mktemp("task")
-    run = Run(folder / "model", write_data(request.param, folder / "data"), *SHORT).finish()
+    run = Run(folder / "model", write_data(request.param, folder / "data"), *SHORT, pictures=True).finish()
     run.task, run.data = request.param, folder / "data"
     return run
 
