@@ -193,7 +193,7 @@ def run(tmp_path_factory) -> Run:
         rows = own.dataset.select(rows)
         pairs = [(r["text"].split(" "), [own.labels[n] for n in r["label"]]) for r in rows]
         put(folder / f"{name}.conll", conll(pairs))
-    run = Run(folder / "model", folder, *SHORT).finish()
+    run = Run(folder / "model", folder, *SHORT, pictures=True).finish()
     run.data = folder
     return run
 
