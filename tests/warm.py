@@ -51,7 +51,9 @@ def run(function, *arguments, environment: dict | None = None, timeout: float = 
         return Outcome(process.exitcode, output.read_text(encoding="utf-8", errors="replace"))
 
 
-def run_program(path: Path, *words, folder: Path, environment: dict | None = None, timeout: float = 300) -> Outcome:
+def run_program(
+    path: Path, *words, folder: Path | str = ".", environment: dict | None = None, timeout: float = 300
+) -> Outcome:
     """Runs a Python program with these words of its command line, as `cd folder; python path words` would."""
     return run(_as_main, folder, str(path), *map(str, words), environment=environment, timeout=timeout)
 
@@ -91,7 +93,7 @@ def _call(output: Path, environment: dict, function, arguments: tuple) -> None:
     function(*arguments)
 
 
-def _as_main(folder: Path, path: str, *words: str) -> None:
+def _as_main(folder: Path | str, path: str, *words: str) -> None:
     os.chdir(folder)
     sys.argv = [path, *words]
     sys.path.insert(0, str(Path(path).parent))
