@@ -131,6 +131,11 @@ def _reason(chain: list, what: str, cache: str) -> str:
         return f"{what} cannot be loaded: {file} {wrong}; {again}"
     if kinds & {"RemoteProtocolError", "ConnectError", "ReadTimeout", "ConnectTimeout", "ReadError"}:
         return f"{what} cannot be loaded: the connection broke ({str(chain[-1])[:200]}); run it again"
+    lacking = re.search(
+        r"configuration class <class '[\w.]+\.(\w+)Config'> for this kind of AutoModel: AutoModel(\w+)", texts
+    )
+    if lacking:
+        return f"{what} is a {lacking[1]}, and transformers has no {lacking[1]}{lacking[2]}: choose another model"
     if "mismatch" in texts:
         return f"{what} has weights that do not fit its config.json: they are those of another model, or damaged"
     text = " ".join(str(chain[0]).split())[:300] or type(chain[0]).__name__

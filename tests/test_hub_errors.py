@@ -124,3 +124,12 @@ def test_what_is_not_the_hubs_fault_is_not_blamed_on_it(tmp_path):
     ):
         sentence = explain(error, what)
         assert re.search(said, sentence) and "\n" not in sentence and sentence.startswith(what), sentence
+
+
+def test_a_model_that_cannot_do_the_task_is_named_with_what_is_missing():
+    from transformers import AutoModelForSequenceClassification, MambaConfig
+
+    with pytest.raises(ValueError) as caught:
+        AutoModelForSequenceClassification.from_config(MambaConfig())
+    said = explain(caught.value, "owner/name")
+    assert said == "owner/name is a Mamba, and transformers has no MambaForSequenceClassification: choose another model"
