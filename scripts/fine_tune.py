@@ -278,6 +278,7 @@ def train(options: Options) -> None:
     if checkpoint and settings.bf16 is None:
         settings = replace(settings, bf16=read_record(checkpoint)["bf16"])
 
+    keep_freed_memory()  # before steps are timed, so that they are those of the run
     transformers.set_seed(options.seed)  # the new head is drawn here
     task = facts.make_task()
     trainer, predicted, why = build(options, facts, task, settings, work)
@@ -285,7 +286,6 @@ def train(options: Options) -> None:
     if checkpoint:
         say("resuming", f"{checkpoint}{': its training was over' if has_ended(checkpoint) else ''}")
 
-    keep_freed_memory()
     begin = time.perf_counter()
     trainer.run(checkpoint)
     chooses = task.name == "multi-label"  # its thresholds, on validation rows

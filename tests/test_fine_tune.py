@@ -89,6 +89,18 @@ def test_timing_leaves_the_model_as_it_was():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_the_optimizer_that_is_timed_is_the_one_that_trains(monkeypatch, tmp_path):
+    """Not fused, AdamW takes ten times as long on a CPU, which was announced."""
+    import torch
+    from transformers import TrainingArguments
+
+    timed, adamw = [], torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *given, **named: timed.append(named) or adamw(*given, **named))
+    forecast.time_update(torch.nn.Linear(4, 4))
+    trains = TrainingArguments(tmp_path, use_cpu=True).optim
+    assert (trains.value, timed[0]["fused"]) == ("adamw_torch_fused", True)
+
+
 def test_bf16_is_taken_on_a_cpu_where_it_is_clearly_faster(monkeypatch):
     import torch
 

@@ -121,3 +121,14 @@ def test_a_checkpoint_in_half_precision_says_what_is_counted():
     assert predicted.weights == 4 * predicted.parameters
     assert "stored in" not in str(estimate(stored, **SHAPE, precision="pure-bf16"))
     assert "stored in" not in str(estimate(ARCHITECTURES["Qwen3"], **SHAPE))
+
+
+@pytest.mark.parametrize("name", ["BART", "T5"])
+def test_a_classifier_with_a_decoder_can_be_measured(name):
+    """It reads the token at which a text ends, so a batch must have one; a trace cannot follow that, and says so."""
+    model = memory.build_model(ARCHITECTURES[name], task="sequence-classification")
+    batch, optimizers = memory.build_batch(model, 2, 16), memory.build_optimizers(model, "sgd")
+    measured = memory.measure(lambda: memory.training_step(model, batch, optimizers))
+    assert measured.peak_bytes > sum(p.nbytes for p in model.parameters())
+    with pytest.raises(ValueError, match="cannot be traced, because what it does depends on the numbers in a batch"):
+        memory.trace(model, **SHAPE)

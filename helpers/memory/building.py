@@ -107,6 +107,8 @@ def build_batch(model, per_device_train_batch_size: int, sequence_length: int, p
     labels = ids.clone()
     if "ForSequenceClassification" in type(inner).__name__:
         labels = torch.zeros(shape[:1], dtype=torch.long)
+        if inner.config.is_encoder_decoder:  # it classifies what the end of a text became
+            ids[:, -1] = inner.config.eos_token_id
     elif "ForTokenClassification" in type(inner).__name__:
         labels = torch.zeros(shape, dtype=torch.long)
     batch = {"input_ids": ids, "labels": labels}
