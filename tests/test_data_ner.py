@@ -144,6 +144,22 @@ def test_the_lesson_reads_data_of_another_shape(tmp_path, monkeypatch):
     assert [labels[place] for place in places[:2]] == [0, 1]
 
 
+def word_and_neighbours(splits):
+    """Tags of the test split from a linear classifier of each word and two words to the left and right."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    def described(row):
+        padded = ["", "", *row["tokens"], "", ""]
+        return [[f"{d}:{padded[i + d]}" for d in range(5)] for i in range(len(row["tokens"]))]
+
+    model = make_pipeline(CountVectorizer(analyzer=list, binary=True), LinearSVC(C=0.3))
+    features = [word for row in splits["train"] for word in described(row)]
+    model.fit(features, [tag for row in splits["train"] for tag in row["tags"]])
+    return [model.predict(described(row)).tolist() for row in splits["test"]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_model_beats_the_lookup_on_every_seed(splits, builder, seed, tmp_path):
@@ -192,4 +208,5 @@ def test_a_model_beats_the_lookup_on_every_seed(splits, builder, seed, tmp_path)
     score = f1(aligned=True, epochs=settings.num_train_epochs)
     print(f"seed {seed}: F1 {score:.3f}")
     assert score > f1_score(truth, builder.lookup(splits, fold_case=False)) + 0.12
+    assert f1_score(truth, word_and_neighbours(splits)) > score + 0.05, "lesson 08 says that the older method wins"
     assert f1(aligned=False, epochs=1) < 0.15
