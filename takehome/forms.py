@@ -130,6 +130,9 @@ def _several(path, raw: Raw, rest: dict[str, Column], wanted: Wanted, remarks: l
     told = wanted.label_column and exactly(path, wanted.label_column, rest, "--label-column")
     lists = [told] if told else list(rest)
     lists = [name for name in lists if rest[name].lists > rest[name].filled / 2]
+    if lists and not told and not any(by_name(lists, LABEL_NAMES)):
+        plain = [name for name in rest if name not in lists]
+        lists = [] if any(by_name(plain, LABEL_NAMES)[:2]) else lists  # tokens, say, beside a column of labels
     if len(lists) > 1:
         named = [name for group in by_name(lists, LABEL_NAMES) for name in group]
         if len(dict.fromkeys(named)) != 1:

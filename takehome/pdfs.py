@@ -47,6 +47,16 @@ def open_pdfs(place: Path, files: list[Path], table: Sheet | None, remarks: list
     return Sheet(["text", "file"], _records(place, ((file, []) for file in files), remarks))
 
 
+def is_about(table: Sheet, files: list[Path]) -> bool:
+    """Whether a table is there to name the PDFs beside it; it may be the data, and a PDF its manual. Reads it."""
+    names = {name.lower() for file in files for name in (file.name, file.stem)}
+    rows, named = 0, 0
+    for _, values in table.records:
+        rows += 1
+        named += any(str(value).rpartition("/")[2].lower() in names for value in values if value is not None)
+    return named > 0 or len(files) >= rows / 2
+
+
 def _by_table(place: Path, files: list[Path], table: Sheet, remarks: list[str]) -> Sheet:
     """The columns of the table beside the texts; its column of file names is found by what it holds."""
     by_name: dict[str, Path] = {}

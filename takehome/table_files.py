@@ -20,7 +20,7 @@ from helpers.hub_errors import explain
 from takehome.encodings import KNOWN, Encoding, find_encoding, lines
 from takehome.errors import InputError, one_line
 from takehome.packed import PACKED, is_packed, told_as, unpack
-from takehome.pdfs import find_pdfs, open_pdfs
+from takehome.pdfs import find_pdfs, is_about, open_pdfs
 from takehome.text_files import looks_like_json, read_csv, read_json
 from takehome.values import BATCH_ROWS, Records, Sheet, words
 from takehome.wording import counted, first_sentence, listed
@@ -121,14 +121,16 @@ def _unpacked(path: Path, told: str | None, folder: Path, remarks: list[str]) ->
 
 
 def _directory(place: Path, told: str | None, folder: Path, remarks: list[str]) -> dict[str, Sheet]:
-    if pdfs := find_pdfs(place):
-        tables = _tables(place)
+    if (pdfs := find_pdfs(place)) and not _class_folders(place):
+        found = _tables(place)
+        tables = [table for table in found if is_about(_file(table, told, folder, []), pdfs)]
         if len(tables) > 1:
             raise InputError(
                 f"{place}: which table names the PDFs? It holds {listed(t.name for t in tables)}; leave one"
             )
-        table = _file(tables[0], told, folder, remarks) if tables else None
-        return {"train": open_pdfs(place, pdfs, table, remarks)}
+        if tables or not found:  # else the tables are the data
+            table = _file(tables[0], told, folder, remarks) if tables else None
+            return {"train": open_pdfs(place, pdfs, table, remarks)}
     folders = {sub: _split_of(sub.name) for sub in sorted(place.iterdir()) if sub.is_dir()}
     splits = {split: _text_files(sub, told, remarks) for sub, split in folders.items() if split and _class_folders(sub)}
     if splits:

@@ -104,6 +104,13 @@ def test_a_table_that_names_no_pdf_is_one_line(made, tmp_path):
         read_table(tmp_path)
 
 
+def test_a_manual_beside_the_data_changes_nothing(made, tmp_path):
+    copy(sorted(made.glob("*/*.pdf"))[0], tmp_path / "manual.pdf")
+    write_csv(tmp_path / "data.csv", [(f"A text of its own, number {n}", "ab"[n % 2]) for n in range(10)])
+    table = read_table(tmp_path)
+    assert len(table.dataset) == 10 and table.labels == ["a", "b"]
+
+
 def test_from_pdfs_to_a_label_for_a_new_one(made, tmp_path, capsys):
     """The example from end to end: train on a folder, measure, label single PDFs."""
     told = ("--max-steps=4", "--max-length=24", "--per-device-train-batch-size=4")

@@ -95,6 +95,12 @@ def test_labels_with_a_separator_are_several(separator, tmp_path):
     assert read_table(path, task="multi-label").remarks == table.remarks[1:]
 
 
+def test_a_list_beside_a_column_of_labels_is_not_taken_for_labels(tmp_path):
+    rows = [{"text": t, "label": "ab"[n % 2], "tokens": t.split()[:3]} for n, t in enumerate(TEXTS)]
+    table = read_table(json_lines(tmp_path / "a.jsonl", rows), task=None)
+    assert (table.task, table.label_column) == ("classification", "label")
+
+
 def test_columns_that_are_told_are_the_labels(tmp_path):
     rows = [(t, *flags(s)) for t, s in zip(TEXTS, SETS, strict=True)]
     path = write_csv(tmp_path / "a.csv", rows, ("text", "late", "rude", "lost"))
