@@ -1,0 +1,168 @@
+"""Writes data/reviews: film reviews whose label hangs on how sentences are put together, not on their words.
+
+    python data/build/reviews.py                 writes the data set and prints its figures
+    python data/build/reviews.py --show 5        prints five reviews of each label instead
+
+Every statement of a review agrees with its label. But "the music is dull" may be somebody else's opinion, which the
+writer denies; it may be granted before a "but"; it may be said of the book. The same clause serves both labels.
+"""
+
+import argparse
+from pathlib import Path
+
+from grammar import Grammar, Random
+from imdb import ASPECTS, LABELS, POLARITY, ReviewWriter, bag_of_words_score, near_share
+from tables import DATA, write_card, write_parquet
+
+SEED = 11
+SIZES = {"train": 2400, "test": 800}
+# The kinds of statements and their shares; grammars/composed.txt has the sentences of each.
+KINDS = {"holds": 0.6, "agreed": 0.1, "denied": 0.1, "conceded": 0.12, "compared": 0.08}
+EVENLY = dict.fromkeys(KINDS, 1.0)
+# In words. A long tail: most reviews are short, a few are several times as long.
+SHORTEST, LONGER = 16, 150
+
+
+class Statements:
+    """Writes statements that are for a film (side 1) or against it (side 0), with aspects that take turns."""
+
+    def __init__(self, grammar: Grammar, rng: Random, ranking: dict, kinds: dict[str, float]):
+        self.writer, self.rng, self.kinds = ReviewWriter(grammar, rng, ranking), rng, kinds
+        person = f"{self.writer.draw('person')['name']} {self.writer.draw('surname')}"
+        self.writer.facts["lead"] = rng.pick([self.writer.draw("lead"), person])
+        self.aspects: list[str] = []
+
+    def clause(self, side: int, reportable: bool = False) -> str:
+        if not self.aspects:
+            self.aspects = self.rng.shuffled(ASPECTS)
+        return self.writer.clause(f"{self.aspects.pop()}.{POLARITY[side]}", reportable)
+
+    def kind(self) -> str:
+        mark = self.rng.random() * sum(self.kinds.values())
+        for kind, share in self.kinds.items():
+            mark -= share
+            if mark < 0:
+                break
+        return kind
+
+    def statement(self, side: int) -> str:
+        kind = self.kind()
+        if kind in ("holds", "agreed", "denied"):
+            # What somebody else says cannot be about the writer.
+            one, two = self.clause(1 - side if kind == "denied" else side, reportable=kind != "holds"), ""
+        else:
+            one, two = self.clause(1 - side), self.clause(side)
+        return self.writer.say(self.writer.draw(kind).replace("(1)", one).replace("(2)", two))
+
+    def write(self, sentences: list[str]) -> str:
+        return self.writer.write(" ".join(sentence + "." for sentence in sentences))
+
+
+def lexicon() -> tuple[Grammar, dict[str, list[str]]]:
+    """The grammar, and for each rule of opinions an order: a few are common, many are rare."""
+    grammar, shuffle = Grammar("common", "opinion", "reviews", "composed"), Random(SEED)
+    opinions = [rule for rule in grammar.rules if rule.endswith((".good", ".bad"))]
+    return grammar, {rule: shuffle.shuffled(grammar.rules[rule]) for rule in opinions}
+
+
+def review(statements: Statements, label: int) -> str:
+    """What the film is, then statements with some facts between them, until the review is long enough."""
+    rng, say = statements.rng, statements.writer.say
+    length = SHORTEST + LONGER * rng.random() ** 4
+    start = [say("{opening}")] if rng.random() < 0.6 else []
+    start += [say("{story}")] if rng.random() < 0.25 else []
+    body = [statements.statement(label) for _ in range(2)]
+    while len(" ".join(start + body).split()) < length:
+        if rng.random() < 0.5:
+            body.append(statements.statement(label))
+        elif rng.random() < 0.6:
+            start.append(say("{fact}"))
+        else:
+            body.insert(rng.below(len(body)), say("{fact}"))
+    return statements.write(start + body)
+
+
+def write_reviews(count: int, seed: str) -> tuple[list[str], list[int]]:
+    """Returns `count` different reviews and their labels, all negative ones first, as in the original."""
+    grammar, ranking = lexicon()
+    rng, texts, labels = Random(seed), [], []
+    for label in range(len(LABELS)):
+        seen = {}
+        while len(seen) < count // len(LABELS):
+            seen[review(Statements(grammar, rng, ranking, KINDS), label)] = None
+        texts += seen
+        labels += [label] * len(seen)
+    return texts, labels
+
+
+def write_notes(count: int, seed: str, kinds: dict[str, float] = EVENLY) -> list[str]:
+    """Returns film notes for the pretraining: one or two statements, then "All in all, the film was good", or bad."""
+    grammar, ranking = lexicon()
+    rng, notes = Random(seed), []
+    for _ in range(count):
+        statements, side = Statements(grammar, rng, ranking, kinds), rng.below(2)
+        said = [statements.statement(side) for _ in range(1 + rng.below(2))]
+        notes.append(statements.write([*said, f"all in all, the film was {POLARITY[side]}"]))
+    return notes
+
+
+def figures(splits: dict[str, tuple[list[str], list[int]]]) -> dict[str, float]:
+    """Sizes, lengths, overlap and the scores of word counters."""
+    train, test = splits["train"][0], splits["test"][0]
+    lengths = sorted(len(text.split()) for text in train + test)
+    shown = {
+        "reviews": len(lengths),
+        "duplicates": len(lengths) - len(dict.fromkeys(train + test)),
+        "words per review, mean": round(sum(lengths) / len(lengths), 1),
+        "words per review, shortest": lengths[0],
+        "words per review, median": lengths[len(lengths) // 2],
+        "words per review, longest": lengths[-1],
+        "share of test reviews near a training review": round(near_share(test, train), 4),
+    }
+    for longest in (1, 2, 3):
+        name = f"TF-IDF of up to {longest} words in a row, logistic regression"
+        shown[name] = round(bag_of_words_score(splits["train"], splits["test"], (1, longest)), 4)
+    return shown
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=DATA / "reviews")
+    parser.add_argument("--show", type=int, metavar="N", help="only print N reviews of each label")
+    arguments = parser.parse_args()
+    splits = {split: write_reviews(size, f"{SEED}-{split}") for split, size in SIZES.items()}
+    if arguments.show:
+        texts, labels = splits["train"]
+        for label, name in enumerate(LABELS):
+            for text in texts[labels.index(label) :][: arguments.show]:
+                print(f"[{name}] {text}\n")
+        return
+    files = {}
+    for split, (texts, labels) in splits.items():
+        files[split] = f"plain_text/{split}-00000-of-00001.parquet"
+        write_parquet(arguments.output / files[split], {"text": texts, "label": labels}, LABELS)
+    shown = figures(splits)
+    table = "\n".join(f"| {name} | {value:,} |" for name, value in shown.items())
+    write_card(arguments.output, "plain_text", files, LABELS, CARD + f"\n| | |\n|---|---:|\n{table}\n")
+    print("\n".join(f"{name:60} {value:,}" for name, value in shown.items()))
+
+
+CARD = """# reviews
+
+Film reviews with the columns and label names of `stanfordnlp/imdb`: `text` and `label` (0 `neg`, 1 `pos`), sorted by
+label like the original. No review was written by a cinema-goer: we wrote the phrases, and `data/build/reviews.py` joins
+them by a grammar. Films, people and places are invented.
+
+**Made so that counting words is not enough.** The same clause serves both labels: said by the writer, denied, granted
+before a "but", or said of the book. Whoever counts words or short sequences of words gets the scores below from all
+2,400 training reviews. On real reviews the gap between counting and a fine-tuned model is much smaller: there the words
+themselves tell most of it. So the gap here shows what a model can do that a counter cannot, and not how much that is
+worth elsewhere.
+
+Limits: the English is simple, the opinions come from a list of about a thousand phrases, and there is no irony. A model
+that is good here knows these phrases and how they are joined, not film reviews in general.
+"""
+
+
+if __name__ == "__main__":
+    main()
