@@ -247,7 +247,7 @@ def test_lesson_02_last_real_token():
     assert check(lambda mask: [max(i for i, real in enumerate(row) if real) for row in mask.tolist()])
     assert "positions begin at 0" in repr(check(lambda mask: mask.sum(1)))
     assert "the count is not the position" in repr(check(lambda mask: mask.sum(1) - 1))
-    assert "may be filling" in repr(check(lambda mask: [mask.shape[1] - 1] * len(mask)))
+    assert "may be padding" in repr(check(lambda mask: [mask.shape[1] - 1] * len(mask)))
     assert "the first real tokens" in repr(check(lambda mask: mask.argmax(1)))
     assert not check(lambda mask: mask.shape[1] - 1 - mask.flip(1).argmax(1, keepdim=True))
 

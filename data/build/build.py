@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TEXTS = ("openwebtext.py", "imdb.py", "mrpc.py", "documents.py", "ner.py")
+TEXTS = ("openwebtext.py", "imdb.py", "reviews.py", "mrpc.py", "documents.py", "ner.py")
 
 
 def main():

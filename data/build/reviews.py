@@ -3,8 +3,8 @@
     python data/build/reviews.py                 writes the data set and prints its figures
     python data/build/reviews.py --show 5        prints five reviews of each label instead
 
-Every statement of a review agrees with its label. But "the music is dull" may be somebody else's opinion, which the
-writer denies; it may be granted before a "but"; it may be said of the book. The same clause serves both labels.
+Every statement of a review agrees with its label. But "the songs are dull" may be what somebody else says; it may be
+granted before a "but"; it may be true of the book. The same clause serves both labels.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from tables import DATA, write_card, write_parquet
 SEED = 11
 SIZES = {"train": 2400, "test": 800}
 # The kinds of statements and their shares; grammars/composed.txt has the sentences of each.
-KINDS = {"holds": 0.6, "agreed": 0.1, "denied": 0.1, "conceded": 0.12, "compared": 0.08}
-EVENLY = dict.fromkeys(KINDS, 1.0)
+KINDS = {"holds": 0.42, "conceded": 0.28, "afterthought": 0.03, "compared": 0.15, "disputed": 0.12}
 # In words. A long tail: most reviews are short, a few are several times as long.
-SHORTEST, LONGER = 16, 150
+SHORTEST, LONGER = 26, 140
+FACT_LAST = 0.35  # the last sentence of a review is not always an opinion
 
 
 class Statements:
@@ -39,20 +39,19 @@ class Statements:
 
     def kind(self) -> str:
         mark = self.rng.random() * sum(self.kinds.values())
-        for kind, share in self.kinds.items():
+        for name, share in self.kinds.items():
             mark -= share
             if mark < 0:
-                break
-        return kind
+                return name
+        return name
 
     def statement(self, side: int) -> str:
         kind = self.kind()
-        if kind in ("holds", "agreed", "denied"):
+        frame = self.writer.draw(kind)
+        if "(1)" in frame:
             # What somebody else says cannot be about the writer.
-            one, two = self.clause(1 - side if kind == "denied" else side, reportable=kind != "holds"), ""
-        else:
-            one, two = self.clause(1 - side), self.clause(side)
-        return self.writer.say(self.writer.draw(kind).replace("(1)", one).replace("(2)", two))
+            frame = frame.replace("(1)", self.clause(1 - side, reportable=kind == "disputed"))
+        return self.writer.say(frame.replace("(2)", self.clause(side)))
 
     def write(self, sentences: list[str]) -> str:
         return self.writer.write(" ".join(sentence + "." for sentence in sentences))
@@ -66,19 +65,19 @@ def lexicon() -> tuple[Grammar, dict[str, list[str]]]:
 
 
 def review(statements: Statements, label: int) -> str:
-    """What the film is, then statements with some facts between them, until the review is long enough."""
+    """What the film is, then statements with some facts among them, until the review is long enough."""
     rng, say = statements.rng, statements.writer.say
-    length = SHORTEST + LONGER * rng.random() ** 4
-    start = [say("{opening}")] if rng.random() < 0.6 else []
-    start += [say("{story}")] if rng.random() < 0.25 else []
+    length = SHORTEST + LONGER * rng.random() ** 5
+    start = [say("{opening}")] if rng.random() < 0.4 else []
+    start += [say("{story}")] if rng.random() < 0.1 else []
     body = [statements.statement(label) for _ in range(2)]
     while len(" ".join(start + body).split()) < length:
         if rng.random() < 0.5:
             body.append(statements.statement(label))
-        elif rng.random() < 0.6:
-            start.append(say("{fact}"))
         else:
             body.insert(rng.below(len(body)), say("{fact}"))
+    if rng.random() < FACT_LAST:
+        body.append(say("{fact}"))
     return statements.write(start + body)
 
 
@@ -93,17 +92,6 @@ def write_reviews(count: int, seed: str) -> tuple[list[str], list[int]]:
         texts += seen
         labels += [label] * len(seen)
     return texts, labels
-
-
-def write_notes(count: int, seed: str, kinds: dict[str, float] = EVENLY) -> list[str]:
-    """Returns film notes for the pretraining: one or two statements, then "All in all, the film was good", or bad."""
-    grammar, ranking = lexicon()
-    rng, notes = Random(seed), []
-    for _ in range(count):
-        statements, side = Statements(grammar, rng, ranking, kinds), rng.below(2)
-        said = [statements.statement(side) for _ in range(1 + rng.below(2))]
-        notes.append(statements.write([*said, f"all in all, the film was {POLARITY[side]}"]))
-    return notes
 
 
 def figures(splits: dict[str, tuple[list[str], list[int]]]) -> dict[str, float]:
@@ -153,11 +141,11 @@ Film reviews with the columns and label names of `stanfordnlp/imdb`: `text` and 
 label like the original. No review was written by a cinema-goer: we wrote the phrases, and `data/build/reviews.py` joins
 them by a grammar. Films, people and places are invented.
 
-**Made so that counting words is not enough.** The same clause serves both labels: said by the writer, denied, granted
-before a "but", or said of the book. Whoever counts words or short sequences of words gets the scores below from all
-2,400 training reviews. On real reviews the gap between counting and a fine-tuned model is much smaller: there the words
-themselves tell most of it. So the gap here shows what a model can do that a counter cannot, and not how much that is
-worth elsewhere.
+**Made so that counting words is not enough.** The same clause serves both labels: as what the writer thinks, as what
+somebody else says, as granted before a "but", or as true of the book. Whoever counts words or short sequences of words
+gets the scores below from all 2,400 training reviews. On real reviews the gap between counting and a fine-tuned model
+is much smaller: there the words themselves tell most of it. So the gap here shows what a model can do that a counter
+cannot, and not how much that is worth elsewhere.
 
 Limits: the English is simple, the opinions come from a list of about a thousand phrases, and there is no irony. A model
 that is good here knows these phrases and how they are joined, not film reviews in general.

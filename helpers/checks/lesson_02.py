@@ -11,8 +11,8 @@ def lesson_02_padded_tokens(function: Callable) -> str:
     for lengths, size in (([5, 9, 2, 7, 4], 2), ([5, 9, 2, 7], 4), ([3, 3, 8], 1), ([2, 4, 5, 7, 9], 2)):
         batches = [lengths[i : i + size] for i in range(0, len(lengths), size)]
         hints = (
-            (sum(lengths), "Those are the real tokens; the rectangle also holds filling."),
-            (max(lengths) * len(lengths), "That fills up to the longest of all; each batch has a longest of its own."),
+            (sum(lengths), "Those are the real tokens; the rectangle also holds padding."),
+            (max(lengths) * len(lengths), "That pads to the longest of all; each batch has a longest of its own."),
             (sum(size * max(batch) for batch in batches), "The last batch has fewer rows."),
             (sum(len(batch) * max(batch) for batch in batches if len(batch) == size), "The last batch counts, too."),
         )
@@ -31,13 +31,13 @@ def lesson_02_last_real_token(function: Callable) -> str:
         expected = [max(i for i, real in enumerate(row) if real) for row in mask]
         hints = (
             ([sum(row) for row in mask], "That counts the real tokens; positions begin at 0."),
-            ([sum(row) - 1 for row in mask], "With filling on the left, the count is not the position."),
-            ([len(row) - 1 for row in mask], "The last position of a row may be filling."),
+            ([sum(row) - 1 for row in mask], "With padding on the left, the count is not the position."),
+            ([len(row) - 1 for row in mask], "The last position of a row may be padding."),
             ([row.index(1) for row in mask], "Those are the first real tokens: argmax stops at the first maximum."),
         )
-        given = f"the mask {mask}, filled {side}"
+        given = f"the mask {mask}, padded {side}"
         expect(function(torch.tensor(mask)), expected, given, hints)
-    return "the model reads the right token, wherever the filling stands."
+    return "the model reads the right token, wherever the padding stands."
 
 
 @exercise
