@@ -67,7 +67,7 @@ def test_what_is_no_repository_is_refused(address, capsys, monkeypatch):
 def test_what_is_there_stays_and_what_is_missing_or_old_comes():
     there = {"transformers": "5.9.1", "datasets": "5.1.0", "numpy": "2.0.2", "torch": "2.11.0+cu130", "peft": "0.20.0"}
     wanted = hosted_setup.missing(GROUP, there.get)
-    assert "transformers>=5.17" in wanted and "seqeval" in wanted
+    assert "transformers>=5.23" in wanted and "seqeval" in wanted
     assert not {"datasets", "numpy", "torch", "pytest", "jupyterlab"} & {re.split("[>=]", name)[0] for name in wanted}
     assert hosted_setup.missing(GROUP, lambda name: "99.0") == []
 

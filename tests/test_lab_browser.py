@@ -49,7 +49,7 @@ def address(course):
     log = (course / "log").open("w", encoding="utf-8")
     server = subprocess.Popen([sys.executable, "-c", start, *words], cwd=course, stdout=log, stderr=log)
     end = time.monotonic() + 60
-    while "/lab?token=" not in (course / "log").read_text(encoding="utf-8"):
+    while "is running at:" not in (course / "log").read_text(encoding="utf-8"):
         assert server.poll() is None and time.monotonic() < end, (course / "log").read_text(encoding="utf-8")
         time.sleep(0.2)
     yield f"http://127.0.0.1:{port}/lab/tree/my-lessons/{LESSON}?token=secret"

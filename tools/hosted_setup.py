@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Of the group full-finetuning: what brings a notebook up or tests it, which such a machine does not need from us.
 NOT_THERE = {"jupyterlab", "ipykernel", "nbclient", "nbconvert", "nbformat", "pytest", "pytest-xdist", "nbval", "ruff"}
 # The oldest versions that the lessons were run with; of all others any version will do.
-OLDEST = {"transformers": "5.17", "datasets": "5.0", "accelerate": "1.14", "peft": "0.20"}
+OLDEST = {"transformers": "5.23", "datasets": "5.0", "accelerate": "1.14", "peft": "0.20"}
 TORCH = "2.9"  # the oldest; never installed or changed here
 
 
