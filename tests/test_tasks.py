@@ -396,3 +396,36 @@ def test_a_head_without_a_bias_learns_a_score_and_lora_too(name, tmp_path):
     assert evaluate_model.main(told) == 0
     measured = json.loads((tmp_path / "out/metrics.json").read_text("utf-8"))
     assert measured["rmse"] == pytest.approx(run.metrics["test"]["rmse"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["multi-label", "regression"])
+def test_the_loss_teaches_what_the_metric_measures(name):
+    """70 steps on sentences whose words decide the answer, and sentences of the same kind that were not seen."""
+    import torch
+
+    from takehome.classifier import build_model
+    from takehome.tokenizer import load_tokenizer
+
+    rng = np.random.default_rng(1)
+    says = {"late": "The bill came too late.", "rude": "The doctor was rude to me."}
+    given = [[own for own in says if rng.random() < 0.5] for _ in range(240)]
+    texts = [" ".join([*(says[own] for own in row), "The train is here."]) for row in given]
+    sets = [[float(own in row) for own in says] for row in given]
+    answers = np.array(sets if name == "multi-label" else [10 + 3 * late - 2 * rude for late, rude in sets])
+    task = make_task(name, list(says) if name == "multi-label" else [], Scale(10.5, 1.8, 8, 13, True))
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(MODEL).tokenizer
+    model = build_model(MODEL, None, task, tokenizer.pad_token_id).model
+    encoded = task.encode(tokenizer, {"text": texts, "label": answers.tolist()}, 24)
+    rows = [{key: values[n] for key, values in encoded.items()} for n in range(240)]
+    optimizer, collate, loss = torch.optim.AdamW(model.parameters(), lr=1e-3), task.collator(tokenizer), task.loss(None)
+    for _ in range(70):
+        batch = collate([rows[n] for n in rng.integers(0, 200, 16)])
+        labels = batch.pop("labels")
+        loss(model(**batch), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    batch = collate([{"input_ids": row["input_ids"]} for row in rows[200:]])
+    with torch.inference_mode():
+        scores = task.measure(answers[200:], task.outputs(model.eval()(**batch).logits.numpy()))
+    assert getattr(scores, task.best) > 0.9
