@@ -647,6 +647,7 @@ def test_packed_parts_of_a_directory(tmp_path):
         ("a.csv.gz", gzip.compress(b"text,label\n"), "a.csv.gz: has no rows"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a", "label": 1}\n{"text"'), "a.jsonl.gz, line 2: not valid JSON"),
     ],
+    ids=range(8),  # of the bytes pytest would make a name, and they hold the time
 )
 def test_what_cannot_be_unpacked_is_one_line(name, content, said, tmp_path):
     path = put(tmp_path, name, content)
