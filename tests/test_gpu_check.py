@@ -101,7 +101,8 @@ def test_a_slow_piece_keeps_what_it_told_and_leaves_no_process(monkeypatch, tmp_
     program.write_text(
         "import subprocess, sys, time\nprint('{\"name\": \"a\"}', flush=True)\nprint('a library', flush=True)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
-        "print('{\"child\": %d}' % child.pid, flush=True)\nprint('{\"cut', flush=True)\ntime.sleep(600)\n"
+        "print('{\"child\": %d}' % child.pid, flush=True)\nprint('{\"cut', flush=True)\ntime.sleep(600)\n",
+        encoding="utf-8",
     )
     monkeypatch.setattr(gpu_check, "ROOT", tmp_path)
     start = time.monotonic()
@@ -110,7 +111,7 @@ def test_a_slow_piece_keeps_what_it_told_and_leaves_no_process(monkeypatch, tmp_
     assert piece["rows"][0] == {"name": "a"} and len(piece["rows"]) == 2
     child = piece["rows"][1]["child"]
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-    program.write_text("import sys\nsys.exit('the card is on fire')\n")
+    program.write_text("import sys\nsys.exit('the card is on fire')\n", encoding="utf-8")
     assert gpu_check.run_piece("memory", limit=60)["ended"] == "the card is on fire"
 
 
@@ -120,10 +121,10 @@ def test_the_report_keeps_pieces_of_the_same_machine_only(monkeypatch, tmp_path)
     gpu_check.add_to_report("memory", PIECE, path)
     monkeypatch.setattr(gpu_check, "machine", lambda: CARD | {"date": "2026-01-03"})
     gpu_check.add_to_report("lessons", PIECE, path)
-    assert list(json.loads(path.read_text())["pieces"]) == ["memory", "lessons"]
+    assert list(json.loads(path.read_text(encoding="utf-8"))["pieces"]) == ["memory", "lessons"]
     monkeypatch.setattr(gpu_check, "machine", lambda: CARD | {"card": "NVIDIA Other"})
     gpu_check.add_to_report("lessons", PIECE, path)
-    assert list(json.loads(path.read_text())["pieces"]) == ["lessons"]
+    assert list(json.loads(path.read_text(encoding="utf-8"))["pieces"]) == ["lessons"]
 
 
 def example_report():
@@ -166,9 +167,9 @@ def test_readme_shows_the_report_that_is_there(tmp_path):
     readme = (gpu_check.ROOT / "README.md").read_text(encoding="utf-8")
     assert f"<!-- gpu -->\n{gpu_check.table(gpu_check.read_report())}\n<!-- /gpu -->" in readme
     page = tmp_path / "README.md"
-    page.write_text("# A\n\n<!-- gpu -->\n<!-- /gpu -->\n\nEnd.\n")
+    page.write_text("# A\n\n<!-- gpu -->\n<!-- /gpu -->\n\nEnd.\n", encoding="utf-8")
     gpu_check.write_tables({}, page)
-    assert page.read_text() == f"# A\n\n<!-- gpu -->\n{gpu_check.NOT_RUN}\n<!-- /gpu -->\n\nEnd.\n"
+    assert page.read_text(encoding="utf-8") == f"# A\n\n<!-- gpu -->\n{gpu_check.NOT_RUN}\n<!-- /gpu -->\n\nEnd.\n"
 
 
 def test_without_a_gpu_one_line_says_so(monkeypatch, capsys):

@@ -84,7 +84,10 @@ def lacks_encoding(call: ast.Call) -> bool:
 
 def is_path(value: ast.expr) -> bool:
     """Whether `value.open` is a path's, as far as its name tells; os.open, gzip.open and the like are not."""
-    return not (isinstance(value, ast.Name) and value.id in {"os", "gzip", "zipfile", "tarfile", "webbrowser", "wave"})
+    return not (
+        isinstance(value, ast.Name)
+        and value.id in {"os", "gzip", "zipfile", "tarfile", "webbrowser", "wave", "archive"}
+    )
 
 
 def test_the_rule_of_encodings_finds_what_it_is_for():
