@@ -25,13 +25,14 @@ PARALLEL = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 ALL =
 UNCHANGED = $(if $(ALL)$(CI),,--skip-unchanged)
 
-.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean site site-serve pictures links gpu-check gpu-wheels
+.PHONY: help install-full-finetuning lab fresh test notebooks doctor data memory-tables benchmark check-exercises classroom-bundle install-from-bundle lint clean site site-serve pictures links test-browser gpu-check gpu-wheels
 
 help:
 	@echo "make lab                      install where needed, then open your own copy of lesson 01; LESSON=02 opens another"
 	@echo "make fresh LESSON=02          a new copy of that lesson; yours is kept under another name"
 	@echo "make test                     install where needed, then run the tests, and the notebooks (ALL=1: unchanged too)"
 	@echo "make install-full-finetuning  make .venv and install the tested versions (2 GB)"
+	@echo "make test-browser             the site and JupyterLab in Chromium, which has to be there"
 	@echo "make doctor                   what this machine has, and which profile suits it"
 	@echo "make notebooks                execute the notebooks in place, on the reduced profile"
 	@echo "make data                     rebuild everything under data/"
@@ -144,6 +145,10 @@ site: $(SITE_STAMP)
 
 site-serve: $(SITE_STAMP)
 	"$(BIN)/python" site/build.py --serve
+
+# -rs: what is missing here is said.
+test-browser: $(SITE_STAMP)
+	$(OFFLINE) "$(BIN)/python" -m pytest -m browser tests -rs
 
 links: $(STAMP)
 	"$(BIN)/python" site/hosted.py "$(REPOSITORY)"

@@ -53,7 +53,7 @@ from takehome.tasks.task import column
 from takehome.telling import plan_lines, result_lines
 from takehome.texts import Facts, Source, describe, prepare
 from takehome.tokenizer import LoadedTokenizer, bad_checkpoint, load_tokenizer, save_tokenizer
-from takehome.tracking import add_report_to, check_report_to, place_tracking
+from takehome.tracking import add_report_to, check_report_to, finish_tracking, place_tracking
 from takehome.unfinished import (
     MODEL,
     begin_data,
@@ -301,6 +301,7 @@ def train(options: Options) -> None:
     if MAIN:
         history = trainer.state.log_history
         results = summarise(task, facts, settings, guesses, history, why, predicted, measured)
+        finish_tracking(options.report_to)
         write_output(options, task, trainer, results)
         for topic, text in result_lines(task, results):
             say(topic, text)

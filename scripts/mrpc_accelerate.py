@@ -33,6 +33,7 @@ from takehome.errors import InputError
 from takehome.launching import Launch, launch, launch_options, launch_parser
 from takehome.runs import RunState, go_on, open_run, save_checkpoint, save_model
 from takehome.tensors import Training, resting_bytes, unusable
+from takehome.tracking import accelerate_settings, add_report_to, check_report_to, finish_trackers, start_trackers
 
 # torch is imported where it is used: a wrong option, or a Hub that does not answer, is reported without waiting for it.
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Options:
     per_device_train_batch_size: int | None
     gradient_accumulation_steps: int
     max_steps: int | None
+    report_to: str
     launch: Launch
 
 
@@ -93,7 +95,9 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     p.add_argument("--per-device-train-batch-size", type=number(int, 1, 10**6))
     p.add_argument("--gradient-accumulation-steps", type=number(int, 1, 10**6), default=1)
     p.add_argument("--max-steps", type=number(int, 1, 10**9), help="stop, and end the schedule, after so many steps")
+    add_report_to(p)
     args = p.parse_args(arguments)
+    check_report_to(args.report_to)
     own = {name: value for name, value in vars(args).items() if name in Options.__dataclass_fields__}
     return Options(launch=launch_options(args), **own)
 
@@ -180,7 +184,7 @@ def begin(options: Options, profile: Profile) -> Run:
     from takehome.models import SAFE, load_model, loading
 
     settings, accumulation = profile.mrpc, options.gradient_accumulation_steps
-    accelerator = make_accelerator(profile.wants_cpu)
+    accelerator = make_accelerator(profile.wants_cpu, **accelerate_settings(options.report_to, options.output_dir))
     if accelerator.distributed_type == "DEEPSPEED" and accumulation > 1:
         raise InputError("DeepSpeed counts accumulation by itself; take DDP or FSDP for --gradient-accumulation-steps")
     datasets.disable_progress_bars()
@@ -241,17 +245,15 @@ def train(options: Options, profile: Profile, start: Path | None) -> None:
         set_seed(run.settings.seed)  # as Trainer does: dropout starts from here
     where = f"{accelerator.num_processes} process(es) on {accelerator.device.type}, {kind_of(accelerator)}"
     accelerator.print(f"{where}, {f'from step {state.step} ' if state else ''}to step {run.num_steps}", flush=True)
+    start_trackers(accelerator, "mrpc_accelerate", folder, run.configuration(), run.progress.step)
     with StopSignals(accelerator.print) as signals:
         loop(run, bool(state), signals)
     finish(run)
+    finish_trackers(accelerator)
 
 
 def loop(run: Run, resumed: bool, signals: StopSignals) -> None:
-    """Trains to the last step.
-
-    Raises:
-        Stopped: a signal came; a checkpoint is written.
-    """
+    """Trains to the last step; raises Stopped after a signal, when a checkpoint is written."""
     from tqdm import tqdm
 
     accelerator, progress, options = run.accelerator, run.progress, run.options
@@ -261,10 +263,13 @@ def loop(run: Run, resumed: bool, signals: StopSignals) -> None:
     while progress.step < run.num_steps:
         for group in read_epoch(run, resumed):
             take_step(run, group)
+            accelerator.log({"loss": progress.losses[-1]}, progress.step)
             bar.update()
             last, asked = progress.step == run.num_steps, stop.after_step()
             if ends_epoch := last or progress.step % run.steps_per_epoch == 0:
-                progress.epochs.append({"step": progress.step, **evaluate(run)})
+                metrics = evaluate(run)
+                progress.epochs.append({"step": progress.step, **metrics})
+                accelerator.log({f"eval_{name}": value for name, value in metrics.items()}, progress.step)
             due = options.save_steps and progress.step % options.save_steps == 0
             if due or ends_epoch or asked:
                 state = RunState(progress.step, run.configuration(), asdict(progress))
@@ -287,9 +292,7 @@ def read_epoch(run: Run, resumed: bool):
     epoch, done = divmod(run.progress.step, run.steps_per_epoch)
     run.order.manual_seed(run.settings.seed + epoch)  # the order of an epoch depends on nothing but its number
     run.training.model.train()
-    loader = run.train_loader
-    if done:
-        loader = run.accelerator.skip_first_batches(loader, done * accumulation)
+    loader = run.accelerator.skip_first_batches(run.train_loader, done * accumulation) if done else run.train_loader
     random_state = torch.get_rng_state()
     batches = iter(loader)
     group = list(itertools.islice(batches, accumulation))
@@ -328,8 +331,7 @@ def mean_loss(accelerator: "Accelerator", model, group: list) -> float:
     rows = accelerator.reduce(torch.tensor(float(sum(len(b["labels"]) for b in group)), device=accelerator.device))
     total = 0.0
     for place, batch in enumerate(group, 1):
-        last = place == len(group)
-        with contextlib.nullcontext() if last else accelerator.no_sync(model):
+        with accelerator.no_sync(model) if place < len(group) else contextlib.nullcontext():
             loss = model(**batch).loss * len(batch["labels"]) / rows
             accelerator.backward(loss * accelerator.num_processes)
             total += loss.detach()

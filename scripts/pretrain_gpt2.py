@@ -32,7 +32,7 @@ from takehome.recipe import Recipe, Schedule, Shape, parse_overrides
 from takehome.runs import RunState, go_on, open_run, save_checkpoint, save_model
 from takehome.tensors import Training, unusable
 from takehome.tokens import Corpus, Position, TokenStream
-from takehome.tracking import add_report_to, check_report_to
+from takehome.tracking import accelerate_settings, add_report_to, check_report_to, finish_trackers, start_trackers
 
 # torch is imported where it is used: a wrong option, or a Hub that does not answer, is reported without waiting for it.
 if TYPE_CHECKING:
@@ -210,8 +210,7 @@ def open_accelerator(options: Options) -> "Accelerator":
         options.use_cpu,
         mixed_precision=recipe.mixed_precision,
         gradient_accumulation_plugin=utils.GradientAccumulationPlugin(num_steps=recipe.gradient_accumulation_steps),
-        log_with=None if options.report_to == "none" else options.report_to,
-        project_config=utils.ProjectConfiguration(str(folder), logging_dir=str(folder / "tracking")),
+        **accelerate_settings(options.report_to, folder),
     )
     if recipe.mixed_precision == "bf16" and mixed_precision(True, accelerator.device.type) == "fp16":
         raise InputError("this GPU has no instructions for bf16: take --mixed-precision no")
@@ -368,15 +367,12 @@ def train(options: Options, start: Path | None) -> None:
         except (TypeError, ValueError, KeyError, AttributeError) as cause:
             raise unusable(folder / f"checkpoint-{state.step}", cause) from cause
         accelerator.print(f"resuming    {folder / f'checkpoint-{run.step}'}, at {run.position}", flush=True)
-    continued = {"tensorboard": {"purge_step": run.step + 1}, "trackio": {"name": folder.name, "resume": "allow"}}
-    continued["wandb"] = {"name": folder.name, "dir": str(folder)}
-    accelerator.init_trackers("pretrain_gpt2", config=run.configuration, init_kwargs=continued)
+    start_trackers(accelerator, "pretrain_gpt2", folder, run.configuration, run.step)
     log = Log(accelerator, folder / "log.jsonl", run.step)
     with StopSignals(accelerator.print) as signals:
         loop(run, log, signals)
     write_model(run)
-    for tracker in accelerator.trackers:
-        tracker.finish()
+    finish_trackers(accelerator)
     accelerator.print(f"done        {folder / 'model'}", flush=True)
 
 

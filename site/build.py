@@ -97,9 +97,22 @@ def gather() -> None:
             ask(notebook, path.name[:2])
             offer(notebook, path.stem)
         nbformat.write(notebook, page)
+    bring_what_is_linked()
     (SOURCE / "pictures").mkdir()
     for name, (lesson, line) in PICTURES.items():
         (SOURCE / "pictures" / name).write_bytes(picture(ROOT / "notebooks" / f"{lesson}.ipynb", line))
+
+
+def bring_what_is_linked() -> None:
+    """Copies the files of ours that a page links to, such as a program: on the site the link downloads it."""
+    for page in [*SOURCE.rglob("*.md"), *SOURCE.rglob("*.ipynb")]:
+        for link in re.findall(r"\]\(([^)\s#:]+)", page.read_text("utf-8")):
+            place = (page.parent / link).resolve()
+            if place.is_relative_to(SOURCE) and not place.exists():
+                ours = ROOT / place.relative_to(SOURCE)
+                if ours.is_file():
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(ours, place)
 
 
 def picture(lesson: Path, line: str) -> bytes:

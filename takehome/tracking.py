@@ -8,8 +8,12 @@ import argparse
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from takehome.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 TRACKERS = ("none", "wandb", "tensorboard", "trackio")
 
@@ -42,3 +46,35 @@ def place_tracking(name: str, output: Path) -> None:
         os.environ.setdefault(variable, str(value))
     if name != "none":
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def finish_tracking(name: str) -> None:
+    """Has a tracker write what it still holds; Trainer leaves that to the end of the process."""
+    if name == "wandb":
+        import wandb
+
+        wandb.finish()
+
+
+def accelerate_settings(name: str, output: Path) -> dict:
+    """What an Accelerator is told of a tracker; its files go into OUTPUT/tracking."""
+    from accelerate.utils import ProjectConfiguration
+
+    places = ProjectConfiguration(str(output), logging_dir=str(output / "tracking"))
+    return {"log_with": None if name == "none" else name, "project_config": places}
+
+
+def start_trackers(accelerator: "Accelerator", project: str, output: Path, configuration: dict, step: int) -> None:
+    """Opens the tracker that `accelerate_settings` named, for a run that has taken so many steps."""
+    continued = {"tensorboard": {"purge_step": step + 1}, "trackio": {"name": output.name, "resume": "allow"}}
+    continued["wandb"] = {"name": output.name, "dir": str(output)}
+    # TensorBoard takes no other values.
+    known = {
+        name: value if isinstance(value, (int, float, str)) else str(value) for name, value in configuration.items()
+    }
+    accelerator.init_trackers(project, config=known, init_kwargs=continued)
+
+
+def finish_trackers(accelerator: "Accelerator") -> None:
+    for tracker in accelerator.trackers:
+        tracker.finish()

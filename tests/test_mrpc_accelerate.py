@@ -257,6 +257,22 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(profile, stra
     assert_nothing_happened(Run(profile, run.folder).finish(), straight)
 
 
+@pytest.mark.skipif(
+    not importlib.util.find_spec("tensorboard"), reason="TensorBoard is not installed: the group `tracking`"
+)
+def test_tensorboard_shows_losses_and_metrics(profile, tmp_path):
+    run = Run(profile, tmp_path / "run", "--report-to=tensorboard").finish()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(run.folder / "tracking/mrpc_accelerate")).Reload()
+    losses = [(event.step, event.value) for event in shown.Scalars("loss")]
+    assert [step for step, _ in losses] == list(range(1, STEPS + 1))
+    assert [value for _, value in losses] == pytest.approx(run.results["losses"])
+    assert [event.value for event in shown.Scalars("eval_accuracy")] == pytest.approx(
+        [epoch["accuracy"] for epoch in run.results["epochs"]]
+    )
+
+
 def test_a_second_run_is_kept_out(profile, tmp_path):
     first = Run(profile, tmp_path / "run")
     first.wait(until=lambda: "process(es)" in first.text)
