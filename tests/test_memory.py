@@ -154,6 +154,17 @@ def test_nonsense_raises(config, change, message):
         estimate(config, **(SHAPE | change))
 
 
+def test_trace_of_a_model_in_fp32_is_not_called_pure_bf16():
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=500))
+    with pytest.raises(ValueError, match="its weights are in fp32; for pure-bf16 load it with"):
+        trace(model, precision="pure-bf16", **SHAPE)
+    whole = trace(model, **SHAPE)
+    assert trace(model.to(torch.bfloat16), precision="pure-bf16", **SHAPE).peak_bytes < whole.peak_bytes
+
+
 @pytest.mark.parametrize(
     ("config", "change", "message"),
     [

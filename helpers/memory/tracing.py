@@ -98,6 +98,8 @@ def trace_with(model, settings: Settings) -> Trace:
     config = model.config if built else model
     values = config_values(config)
     name = model_name(config, values)
+    if built and settings.precision == "pure-bf16" and model.dtype == torch.float32:
+        raise ValueError(f"{name}: its weights are in fp32; for pure-bf16 load it with dtype=torch.bfloat16")
     with contextlib.suppress(NoClosedForm):
         check_fit(read_config(config), settings, settings.task)
     with _in_one_line(name):
