@@ -153,7 +153,7 @@ def test_questions_answer_at_once_with_the_reason(site, browser):
 def test_answered_questions_have_no_fault_that_axe_finds_and_fit(site, page, axe):
     show(page, site, f"notebooks/{LESSONS[0]}")
     page.evaluate("document.querySelectorAll('.question button').forEach((button) => button.click())")
-    page.evaluate("document.querySelector('#questions').scrollIntoView()")
+    page.evaluate("document.querySelector('.question').scrollIntoView()")
     page.evaluate(axe)
     assert [found["help"] for found in page.evaluate("axe.run('article')")["violations"]] == []
     width, seen = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
