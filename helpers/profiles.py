@@ -20,7 +20,7 @@ import os
 import sys
 import tomllib
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -28,8 +28,8 @@ from typing import get_args, get_type_hints
 from helpers.allocator import keep_freed_memory
 from helpers.hub import cache_folder, cached, check_hub, set_offline
 from helpers.machine import device_kind, use_one_gpu
+from helpers.profile_tables import ROOT, TABLES, Pretraining, Task, html_table, show_value
 
-ROOT = Path(__file__).resolve().parent.parent
 BUILT_IN = Path(__file__).with_suffix(".toml")
 TYPE_NAMES = {str: "a text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
 PLACES = ("dataset", "checkpoint", "metric")  # each a Hub id or a path
@@ -43,84 +43,6 @@ class ProfileError(ValueError):
     """A profile that cannot be used; the message names the file and what to write instead."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What every task loads: a data set and a checkpoint, each a Hub id (with its revision) or an absolute path."""
-
-    dataset: str
-    config: str | None = None
-    revision: str | None = None
-    checkpoint: str
-    checkpoint_revision: str | None = None
-
-    def _rows(self) -> list[tuple[str, str]]:
-        return [(field.name, _show(getattr(self, field.name))) for field in fields(self)]
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{key:<28} {value}" for key, value in self._rows())
-
-    def _repr_html_(self) -> str:
-        return _html(["", "value"], [list(row) for row in self._rows()])
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Classification(Task):
-    """Fine-tuning a classifier. Names as in TrainingArguments and the example scripts of transformers.
-
-    `max_train_samples` and `max_eval_samples` are rows of training and validation, `max_test_samples` of the test
-    split; `max_length` counts tokens; `warmup_steps` below 1 is a share of all steps.
-    """
-
-    max_train_samples: int
-    max_eval_samples: int
-    max_test_samples: int
-    max_length: int
-    per_device_train_batch_size: int
-    per_device_eval_batch_size: int
-    num_train_epochs: float
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: float
-    logging_steps: int
-    bf16: bool
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class PairClassification(Classification):
-    """MRPC: `metric` is what `evaluate.load` takes. A metric is a program, so only ours in data/metrics are run."""
-
-    metric: str
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Pretraining(Task):
-    """A language model from scratch: `checkpoint` gives the tokenizer and the shape, `block_size` counts tokens.
-
-    `config_overrides` changes the shape, as in "n_layer=4,n_embd=256".
-    """
-
-    config_overrides: str = ""
-    block_size: int
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    max_steps: int
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: float
-    bf16: bool
-    seed: int
-
-
-TABLES = {
-    "concepts": Classification,
-    "imdb": Classification,
-    "openwebtext": Pretraining,
-    "mrpc": PairClassification,
-    "documents": Classification,
-    "conll2003": Classification,
-    "lora": Classification,
-}
 TOP_LEVEL = {"inherits": str, "description": str, "offline": bool, "use_cpu": bool}
 
 
@@ -181,7 +103,7 @@ class Profile:
         keys = list(dict.fromkeys(key for table in shown.values() for key in table))
         rows = [[key, *(table.get(key, "") for table in shown.values())] for key in keys]
         caption = f"<p>Profile <b>{escape(self.name)}</b>: {escape(self.description)}</p>"
-        return caption + _html(["", *shown], rows)
+        return caption + html_table(["", *shown], rows)
 
 
 def load_profile(name: str | os.PathLike | None = None) -> Profile:
@@ -349,31 +271,14 @@ def _not_cached(task: Task) -> list[str]:
         folders = [folder for folder in data.glob("*___*") if _letters(folder.name) == plain]
         prepared = f"{task.config or '*'}/*/{task.revision or '*'}/dataset_info.json"
         if not any(any(folder.glob(prepared)) for folder in folders):
-            missing.append(f"data set {task.dataset}, config {task.config}, revision {_show(task.revision)}")
+            missing.append(f"data set {task.dataset}, config {task.config}, revision {show_value(task.revision)}")
     if task.checkpoint in ids:
         files = [cached(task.checkpoint, file, task.checkpoint_revision or "") for file in ("config.json", *WEIGHTS)]
         tokens = [cached(task.checkpoint, file, task.checkpoint_revision or "") for file in TOKENIZER]
         if not files[0] or not any(tokens) or not (isinstance(task, Pretraining) or any(files[1:])):
-            missing.append(f"checkpoint {task.checkpoint}, revision {_show(task.checkpoint_revision)}")
+            missing.append(f"checkpoint {task.checkpoint}, revision {show_value(task.checkpoint_revision)}")
     return missing
 
 
 def _letters(name: str) -> str:
     return name.replace("/", "").replace("_", "").lower()  # namespace/SomeName is cached as namespace___some_name
-
-
-def _show(value) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, str) and Path(value).is_absolute():
-        path = Path(value)
-        return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else f".../{path.name}"
-    if isinstance(value, str) and len(value) == 40 and value.isalnum():  # a revision
-        return value[:12]
-    return str(value)
-
-
-def _html(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -4,7 +4,7 @@ import argparse
 import math
 from dataclasses import dataclass, field, fields
 
-from helpers.profiles import Pretraining
+from helpers.profile_tables import Pretraining
 from takehome.tokens import Corpus
 
 SIZES = ("n_layer", "n_head", "n_embd", "n_inner", "n_positions")  # what --config-overrides may change

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from loopback_hub import Hub
 
-from helpers import hub, profiles
+from helpers import hub, profile_tables, profiles
 from helpers.profiles import ProfileError, load_profile
 
 BUILT_IN = ("reduced", "laptop", "full")
@@ -105,7 +105,7 @@ def test_reduced_data_is_there_with_enough_rows(name):
         front = yaml.safe_load((Path(table.dataset) / "README.md").read_text(encoding="utf-8").split("---\n")[1])
         info = next(info for info in front["dataset_info"] if info["config_name"] == table.config)
         splits = {split["name"]: split["num_examples"] for split in info["splits"]}
-    if isinstance(table, profiles.Classification):
+    if isinstance(table, profile_tables.Classification):
         # without a split of its own, validation (and test) is taken from training
         wanted = {"train": table.max_train_samples}
         for split, rows in (("validation", table.max_eval_samples), ("test", table.max_test_samples)):
