@@ -227,26 +227,40 @@ def shingles(text: str, size: int = 5) -> dict[tuple, None]:
     return dict.fromkeys(tuple(words[i : i + size]) for i in range(len(words) - size + 1))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=DATA / "imdb")
+def program(about: str, name: str, seed: int, write, figures, card: str) -> None:
+    """The program of a data set of reviews: its options, its files and its card.
+
+    Args:
+        about: what --help says.
+        name: of the folder below data/.
+        seed: of all that is drawn.
+        write: of the number of reviews and a seed, makes texts and labels.
+        figures: of all splits, makes what the card and the output show.
+        card: its text, before the figures.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=DATA / name)
     parser.add_argument("--show", type=int, metavar="N", help="only print N reviews of each label")
     arguments = parser.parse_args()
-    splits = {split: write_reviews(size, f"{SEED}-{split}") for split, size in SIZES.items()}
+    splits = {split: write(size, f"{seed}-{split}") for split, size in SIZES.items()}
     if arguments.show:
         texts, labels = splits["train"]
-        for label, name in enumerate(LABELS):
+        for label, kind in enumerate(LABELS):
             for text in texts[labels.index(label) :][: arguments.show]:
-                print(f"[{name}] {text}\n")
+                print(f"[{kind}] {text}\n")
         return
     files = {}
     for split, (texts, labels) in splits.items():
         files[split] = f"plain_text/{split}-00000-of-00001.parquet"
         write_parquet(arguments.output / files[split], {"text": texts, "label": labels}, LABELS)
     shown = figures(splits)
-    table = "\n".join(f"| {name} | {value:,} |" for name, value in shown.items())
-    write_card(arguments.output, "plain_text", files, LABELS, CARD + f"\n| | |\n|---|---:|\n{table}\n")
-    print("\n".join(f"{name:50} {value:,}" for name, value in shown.items()))
+    table = "\n".join(f"| {row} | {value:,} |" for row, value in shown.items())
+    write_card(arguments.output, "plain_text", files, LABELS, f"{card}\n| | |\n|---|---:|\n{table}\n")
+    print("\n".join(f"{row:60} {value:,}" for row, value in shown.items()))
+
+
+def main() -> None:
+    program(__doc__, "imdb", SEED, write_reviews, figures, CARD)
 
 
 CARD = """# imdb, reduced

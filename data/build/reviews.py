@@ -7,15 +7,10 @@ Every statement of a review agrees with its label. But "the songs are dull" may 
 granted before a "but"; it may be true of the book. The same clause serves both labels.
 """
 
-import argparse
-from pathlib import Path
-
 from grammar import Grammar, Random
-from imdb import ASPECTS, LABELS, POLARITY, ReviewWriter, bag_of_words_score, near_share
-from tables import DATA, write_card, write_parquet
+from imdb import ASPECTS, LABELS, POLARITY, ReviewWriter, bag_of_words_score, near_share, program
 
 SEED = 11
-SIZES = {"train": 2400, "test": 800}
 # The kinds of statements and their shares; grammars/composed.txt has the sentences of each.
 KINDS = {"holds": 0.42, "conceded": 0.28, "afterthought": 0.03, "compared": 0.15, "disputed": 0.12}
 # In words. A long tail: most reviews are short, a few are several times as long.
@@ -113,26 +108,8 @@ def figures(splits: dict[str, tuple[list[str], list[int]]]) -> dict[str, float]:
     return shown
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=DATA / "reviews")
-    parser.add_argument("--show", type=int, metavar="N", help="only print N reviews of each label")
-    arguments = parser.parse_args()
-    splits = {split: write_reviews(size, f"{SEED}-{split}") for split, size in SIZES.items()}
-    if arguments.show:
-        texts, labels = splits["train"]
-        for label, name in enumerate(LABELS):
-            for text in texts[labels.index(label) :][: arguments.show]:
-                print(f"[{name}] {text}\n")
-        return
-    files = {}
-    for split, (texts, labels) in splits.items():
-        files[split] = f"plain_text/{split}-00000-of-00001.parquet"
-        write_parquet(arguments.output / files[split], {"text": texts, "label": labels}, LABELS)
-    shown = figures(splits)
-    table = "\n".join(f"| {name} | {value:,} |" for name, value in shown.items())
-    write_card(arguments.output, "plain_text", files, LABELS, CARD + f"\n| | |\n|---|---:|\n{table}\n")
-    print("\n".join(f"{name:60} {value:,}" for name, value in shown.items()))
+def main() -> None:
+    program(__doc__, "reviews", SEED, write_reviews, figures, CARD)
 
 
 CARD = """# reviews
