@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("transformers", "accelerate", "datasets", "evaluate", "peft", "bitsandbytes", "seqeval", "optuna", "pandas")
 NEEDED += ("matplotlib", "scikit-learn", "psutil", "pytest", "nbclient", "nbformat", "ipykernel", "ipywidgets")
-NEEDED += ("filelock", "charset-normalizer", "pyyaml")
+NEEDED += ("filelock", "charset-normalizer", "pyyaml", "trl")
 # What an image with PyTorch for research usually has, and is large or belongs to torch.
 THERE = {
     *(
