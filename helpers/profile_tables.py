@@ -96,6 +96,19 @@ class Pretraining(Task):
     seed: int
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Preferences(Classification):
+    """Pairs of answers: batches and samples count pairs, `max_length` the tokens of a request and an answer.
+
+    `num_generations` answers are sampled for each request in the `grpo_max_steps` steps with a reward.
+    """
+
+    max_new_tokens: int
+    beta: float
+    num_generations: int
+    grpo_max_steps: int
+
+
 TABLES = {
     "concepts": Classification,
     "imdb": Classification,
@@ -104,4 +117,5 @@ TABLES = {
     "documents": Classification,
     "conll2003": Classification,
     "lora": Classification,
+    "preferences": Preferences,
 }

@@ -765,3 +765,94 @@ def test_lesson_08_entity_f1():
     assert "harmonic" in repr(check(lambda *given: (*by_hand(*given)[:2], sum(by_hand(*given)[:2]) / 2)))
     touch = lambda t, f: t[1] <= f[2] and f[1] <= t[2]  # noqa: E731
     assert "no hit" in repr(check(lambda truth, found: by_hand(truth, found, touch)))
+
+
+def test_lesson_13_margins():
+    check = checks.lesson_13_margins
+
+    def right(chosen, rejected, beta, hit=lambda gap: gap > 0):
+        gaps = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+        return sum(map(hit, gaps)) / len(gaps), beta * sum(gaps) / len(gaps)
+
+    assert check(right)
+    assert "beta times" in repr(check(lambda chosen, rejected, beta: right(chosen, rejected, 1)))
+    assert "not an order" in repr(check(lambda *given: right(*given, hit=lambda gap: gap >= 0)))
+    above = lambda chosen, rejected, beta: (  # noqa: E731
+        sum(ratio > 0 for ratio in chosen) / len(chosen),
+        right(chosen, rejected, beta)[1],
+    )
+    assert "not one with 0" in repr(check(above))
+    assert "Chosen minus rejected" in repr(check(lambda *given: (right(*given)[0], -right(*given)[1])))
+    assert "not a count" in repr(
+        check(lambda chosen, *given: (right(chosen, *given)[0] * len(chosen), right(chosen, *given)[1]))
+    )
+
+
+def test_lesson_13_reward():
+    check = checks.lesson_13_reward
+
+    def right(named, number, known):
+        return float(len(named) == len(set(named)) == number and set(named) <= set(known))
+
+    assert check(right)
+    assert "not True or False" in repr(check(lambda *given: bool(right(*given))))
+    assert "Counting alone" in repr(check(lambda named, number, known: float(len(named) == number)))
+    assert "mistake" in repr(check(lambda named, number, known: float(len(set(named)) == number)))
+    twice = lambda named, number, known: float(len(named) == number and set(named) <= set(known))  # noqa: E731
+    other = lambda named, number, known: float(len(named) == len(set(named)) == number)  # noqa: E731
+    assert "robin, robin" in repr(check(twice)) and "spades" in repr(check(other))
+
+
+def test_lesson_13_advantages():
+    import statistics
+
+    check = checks.lesson_13_advantages
+
+    def right(rewards, spread=statistics.stdev):
+        mean, width = statistics.mean(rewards), spread(rewards)
+        return [(reward - mean) / width if width else 0.0 for reward in rewards]
+
+    assert check(right)
+    assert "says nothing before" in repr(check(lambda rewards: rewards))
+    assert "Divide by" in repr(check(lambda rewards: [one - statistics.mean(rewards) for one in rewards]))
+    assert "n - 1" in repr(check(lambda rewards: right(rewards, statistics.pstdev)))
+    assert "more than 0" in repr(check(lambda rewards: [-one for one in right(rewards)]))
+    without = lambda rewards: [(r - statistics.mean(rewards)) / statistics.stdev(rewards) for r in rewards]  # noqa: E731
+    assert "ZeroDivisionError" in repr(check(without))
+
+
+def test_lesson_13_advantages_takes_what_torch_computes():
+    import torch
+
+    def in_torch(rewards):
+        rewards = torch.tensor(rewards)
+        return ((rewards - rewards.mean()) / (rewards.std() + 1e-4)).tolist()
+
+    assert checks.lesson_13_advantages(in_torch)
+    with_nan = lambda rewards: ((r := torch.tensor(rewards)) - r.mean()).div(r.std()).tolist()  # noqa: E731
+    assert "the deviation is 0" in repr(checks.lesson_13_advantages(with_nan))
+
+
+def test_lesson_13_balanced():
+    check = checks.lesson_13_balanced
+
+    def right(lengths, equal=True):
+        places = {}
+        for place, (better, worse) in enumerate(lengths):
+            places.setdefault(better - worse, []).append(place)
+        kept = [place for gap in places for place in places[gap][: len(places.get(-gap, []))] if gap or equal]
+        return sorted(kept)
+
+    def by_sign(lengths):
+        longer = [n for n, (better, worse) in enumerate(lengths) if better > worse]
+        shorter = [n for n, (better, worse) in enumerate(lengths) if better < worse]
+        equal = [n for n, (better, worse) in enumerate(lengths) if better == worse]
+        number = min(len(longer), len(shorter))
+        return sorted(longer[:number] + shorter[:number] + equal)
+
+    assert check(right)
+    assert "keep it" in repr(check(lambda lengths: right(lengths, equal=False)))
+    assert "By how much" in repr(check(by_sign))
+    assert "that teach the length" in repr(check(lambda lengths: [n for n, (a, b) in enumerate(lengths) if a > b]))
+    unsorted = lambda lengths: sorted(right(lengths), key=lambda n: (lengths[n][0] < lengths[n][1], n))  # noqa: E731
+    assert "sort the places" in repr(check(unsorted))

@@ -28,7 +28,7 @@ from tiny_checkpoints import SHAPES, make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODERS = {"BERT", "RoBERTa", "DistilBERT", "XLM-R", "ELECTRA", "ModernBERT", "DeBERTa-v3", "DeBERTa", "ALBERT"}
-TABLES = {"02": "imdb", "04": "mrpc", "07": "documents", "08": "conll2003", "09": "lora"}
+TABLES = {"02": "imdb", "04": "mrpc", "07": "documents", "08": "conll2003", "09": "lora", "13": "preferences"}
 PROGRAMS = ("estimate", "trace", "fine_tune", "fine_tune --lora", "evaluate_model")
 FEW = "max_train_samples = 240\nmax_eval_samples = 60\nmax_test_samples = 60\nmax_length = 64\nnum_train_epochs = 1\n"
 SECONDS = 400  # of one architecture in one lesson
@@ -40,6 +40,8 @@ def applies(name: str, column: str) -> bool:
         return True
     if column == "08":
         return name in ENCODERS
+    if column == "13":
+        return name not in ENCODERS
     return True
 
 

@@ -11,7 +11,7 @@ DATA = Path(__file__).resolve().parents[1]
 
 
 def write_parquet(path: Path, columns: dict[str, list], class_names: list[str] | None = None) -> None:
-    """Writes one Parquet file; a column of lists becomes a column of lists.
+    """Writes one Parquet file; a column of lists becomes a column of lists, a dict a group of named values.
 
     `class_names` makes `label` a ClassLabel, and `ner_tags` lists of them, for readers that look at the file alone.
     """
@@ -20,6 +20,8 @@ def write_parquet(path: Path, columns: dict[str, list], class_names: list[str] |
     def kind(name, value):
         if isinstance(value, list):
             return List(kind(name, value[0]))
+        if isinstance(value, dict):
+            return {key: kind(key, part) for key, part in value.items()}
         return ClassLabel(names=class_names) if _is_class(name, class_names) else Value(_type(value))
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +58,13 @@ def write_card(
     for name in schema.names:
         column = schema.field(name).type
         is_list = pa.types.is_list(column)
-        if _is_class(name, class_names):
+        value = column.value_type if is_list else column
+        if pa.types.is_struct(value):
+            kind = [{"name": part.name, "dtype": str(part.type)} for part in value]
+        elif _is_class(name, class_names):
             kind = {"class_label": {"names": {str(number): label for number, label in enumerate(class_names)}}}
         else:
-            kind = str(column.value_type if is_list else column)
+            kind = str(value)
         info.append({"name": name, "list" if is_list else "dtype": kind})
     front = {
         "license": "mit",

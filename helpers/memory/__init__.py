@@ -6,12 +6,14 @@ Answers to "will it fit?", each checked against the next:
   milliseconds. For other models it traces, and says so.
 - `trace(config or model, ...)` runs two steps on fake tensors: exact for nearly any architecture, allocates nothing.
 - `estimate_evaluation(config, ...)` is the same for `Trainer.evaluate()`, which keeps every row's logits.
+- `estimate_preferences(config, ...)` is the same for training on pairs of answers (DPO), with its reference model.
 - `measure(step)` runs a real step and reports the peak that it reached.
 
 To see where the numbers of the closed form come from, read `blocks` (the tensors of one block), then `closed_form`.
 
     prediction    `estimate`                                tracing       `trace`
     evaluation    `estimate_evaluation`
+    preferences   `estimate_preferences`
     settings      the settings of a run, checked            measuring     `measure`
     reading       a model's numbers from its config         tracker       counts the storages that are alive
     families      how the models of each type are built     cuda_kernels  what CUDA keeps, on fake CPU tensors
@@ -41,6 +43,7 @@ from helpers.memory.command_line import main
 from helpers.memory.evaluation import EvaluationEstimate, estimate_evaluation
 from helpers.memory.measuring import Measurement, measure
 from helpers.memory.prediction import estimate
+from helpers.memory.preferences import estimate_preferences
 from helpers.memory.reading import KNOWN_MODELS, read_config
 from helpers.memory.report import NOT_SEEN, MemoryEstimate
 from helpers.memory.settings import ATTENTION, METHODS, OPTIMIZERS, PRECISIONS, SHARDING, TASKS, Settings
@@ -67,6 +70,7 @@ __all__ = [
     "checkpoint_activations",
     "estimate",
     "estimate_evaluation",
+    "estimate_preferences",
     "main",
     "measure",
     "read_config",

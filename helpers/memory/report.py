@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from helpers.palette import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
+from helpers.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
 
 NOT_SEEN = "Not seen: kernel workspaces, allocator fragmentation and the CUDA context (often 0.5 to 2 GB together)."
 
@@ -18,6 +18,7 @@ COLOURS = {
     "activations": VERMILLION,
     "temporaries": PURPLE,
     "gathered, buckets": YELLOW,
+    "reference model": BLACK,
 }
 
 

@@ -1,0 +1,218 @@
+"""Lesson 13: its loss beside TRL's, other data and another checkpoint, and its effects on three seeds."""
+
+import ast
+import csv
+import dataclasses
+import re
+from pathlib import Path
+
+import matrix
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LESSON = ROOT / "notebooks" / "13_preferences.ipynb"
+CODE = [cell.source for cell in nbformat.read(LESSON, as_version=4).cells if cell.cell_type == "code"]
+LAST = "for rows in (train, validation, test):"  # of the cell up to which the lesson has loaded all that it trains on
+OTHER = """inherits = "reduced"
+
+[preferences]
+dataset = "./pairs"
+checkpoint = "./llama"
+max_train_samples = 24
+max_eval_samples = 6
+max_test_samples = 8
+max_length = 96
+max_new_tokens = 12
+per_device_train_batch_size = 4
+per_device_eval_batch_size = 4
+num_generations = 4
+grpo_max_steps = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """The lesson's names: its first cells are run, and of the others the functions are defined."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINETUNING_PROFILE", "reduced")
+        space, loaded = {"__name__": "lesson"}, False
+        for source in CODE:
+            nodes = ast.parse(source).body
+            if loaded:
+                kinds = (ast.FunctionDef, ast.Import, ast.ImportFrom)
+                nodes = [
+                    node
+                    for node in nodes
+                    if isinstance(node, kinds) or re.match("MAX_STEPS|REQUESTS", ast.unparse(node))
+                ]
+                nodes = [node for node in nodes if "NotImplementedError" not in ast.unparse(node)]
+            exec(compile(ast.Module(nodes, type_ignores=[]), LESSON.name, "exec"), space)
+            loaded = loaded or LAST in source
+    return space
+
+
+def test_the_checkpoint_answers_well_now_and_then(lesson):
+    before = lesson["judge"](lesson["reference"])
+    assert 0.1 < before["good"].mean() < 0.6
+    assert all(answer for answer in before["answer"])
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # TRL uses its old name
+def test_the_loss_by_hand_is_trls(lesson, tmp_path):
+    """On the same batches, at the first step and, with its log-ratios away from 0, after three."""
+    import datasets
+    import torch
+    from trl import DPOConfig, DPOTrainer
+
+    rows, beta = lesson["train"][:12], lesson["settings"].beta
+    common = {"bf16": False, "activation_checkpointing": False, "use_cpu": True, "disable_tqdm": True, "seed": 1}
+    trainer = DPOTrainer(
+        lesson["load_model"](),
+        ref_model=lesson["load_model"](),
+        args=DPOConfig(
+            str(tmp_path), beta=beta, per_device_train_batch_size=4, train_sampling_strategy="sequential", **common
+        ),
+        train_dataset=datasets.Dataset.from_list([row["pair"] for row in rows]),
+        processing_class=lesson["tokenizer"],
+    )
+    moved, _ = lesson["fit"](lesson["dpo"], rows, 3)
+    for model in (lesson["load_model"](), moved):
+        trainer.model.load_state_dict(model.state_dict())
+        for place, theirs in enumerate(trainer.get_train_dataloader()):
+            ours = lesson["collate"](rows[4 * place : 4 * place + 4])
+            assert all(torch.equal(ours[key], theirs[key]) for key in ("input_ids", "completion_mask"))
+            with torch.no_grad():
+                by_hand = lesson["dpo"](model, ours)[0]
+                by_trl = trainer.compute_loss(trainer.model, theirs)
+            assert by_hand.item() == pytest.approx(by_trl.item(), abs=1e-4)
+
+
+def test_advantages_are_those_of_the_exercise(lesson):
+    import torch
+
+    from helpers import checks
+
+    assert checks.lesson_13_advantages(lambda rewards: lesson["advantages"](torch.tensor([rewards]))[0].tolist())
+
+
+def test_the_gradient_of_grpo_raises_what_was_rewarded(lesson):
+    import torch
+
+    model, row = lesson["load_model"](), lesson["train"][0]
+    batch = lesson["as_batch"]([(row["prompt"], row["chosen"]), (row["prompt"], row["rejected"])])
+    before = lesson["log_probs"](model, batch).detach()
+    loss = lesson["grpo_loss"](model, batch, torch.tensor([1.0, -1.0]))
+    loss.backward()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight -= 0.01 * weight.grad
+        after = lesson["log_probs"](model, batch)
+    assert after[0] - after[1] > before[0] - before[1]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Which bird?", "chosen": "An owl.", "rejected": "A cat."},
+        {"chosen": "User: Which bird? Bot: An owl.", "rejected": "User: Which bird? Bot: A cat."},
+        {"prompt": [{"role": "user", "content": "Which bird?"}]}
+        | {
+            key: [{"role": "assistant", "content": text}]
+            for key, text in (("chosen", "An owl."), ("rejected", "A cat."))
+        },
+        {"prompt": "Which bird?"}
+        | {
+            key: [{"role": "user", "content": "Which bird?"}, {"role": "assistant", "content": text}]
+            for key, text in (("chosen", "An owl."), ("rejected", "A cat."))
+        },
+    ],
+)
+def test_every_usual_form_of_pairs_is_read(lesson, row):
+    pair = lesson["as_messages"](row)
+    assert pair["prompt"][-1]["role"] == "user" and "Which bird?" in pair["prompt"][-1]["content"]
+    assert [pair[key][0]["role"] for key in ("chosen", "rejected")] == ["assistant"] * 2
+    assert "owl" in pair["chosen"][0]["content"] and "cat" in pair["rejected"][0]["content"]
+
+
+def test_every_checkpoint_is_loaded_in_fp32():
+    calls = [call for source in CODE for call in re.findall(r"AutoModel\w*\.from_pretrained\([^)]*\)", source)]
+    assert calls and all("dtype=torch.float32" in call for call in calls), calls
+
+
+@pytest.mark.slow
+def test_it_runs_with_a_llama_without_a_template_and_a_table_of_texts(tmp_path):
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/gpt2")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    (tmp_path / "pairs").mkdir()
+    words = ["the", "house", "stands", "near", "an", "old", "bridge", "and", "nobody", "lives", "in", "it"]
+    with (tmp_path / "pairs" / "mine.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["prompt", "chosen", "rejected"])
+        for n in range(60):
+            some = words[n % 5 :]
+            table.writerow([f"What about {words[n % 12]} {n}?", " ".join(some[: 3 + n % 4]), " ".join(some[::-1][:5])])
+    assert matrix.run_lesson("13", OTHER, tmp_path) == {}
+
+
+@pytest.fixture(scope="module")
+def effects(lesson):
+    """Share of good answers and words an answer on the test split, for each way, on three seeds."""
+    settings, found = lesson["settings"], []
+    for seed in range(3):
+        lesson["settings"] = dataclasses.replace(settings, seed=seed)
+        fit, dpo = lesson["fit"], lesson["dpo"]
+        ways = {
+            "before": lesson["reference"],
+            "more SFT": fit(lesson["more_sft"])[0],
+            "DPO": fit(dpo)[0],
+            "balanced": fit(dpo, lesson["balance"](lesson["train"]))[0],
+            "GRPO": lesson["grpo"]()[0],
+        }
+        judged = {way: lesson["judge"](model, seed=seed) for way, model in ways.items()}
+        found.append({way: (table["good"].mean(), table["words"].mean()) for way, table in judged.items()})
+        print(f"\nseed {seed}:", {way: f"{good:.0%}, {words:.1f} words" for way, (good, words) in found[-1].items()})
+    lesson["settings"] = settings
+    return found
+
+
+def best(found, way, other, margin, number=0):
+    """Whether on each seed one way is above another by a margin: in good answers, or with `number` 1 in words."""
+    return all(seed[way][number] > seed[other][number] + margin for seed in found)
+
+
+@pytest.mark.slow
+def test_dpo_gives_more_good_answers_than_more_fine_tuning_and_that_more_than_before(effects):
+    assert best(effects, "more SFT", "before", 0.08)
+    assert best(effects, "DPO", "more SFT", 0.03)
+    assert sum(seed["DPO"][0] - seed["more SFT"][0] for seed in effects) / 3 > 0.08
+
+
+@pytest.mark.slow
+def test_length_is_learned_from_the_pairs_and_not_from_balanced_ones(effects):
+    assert best(effects, "DPO", "before", 1.5, number=1)
+    assert best(effects, "DPO", "balanced", 1.0, number=1)
+    assert all(abs(seed["balanced"][1] - seed["before"][1]) < 1.5 for seed in effects)
+    assert best(effects, "balanced", "more SFT", 0.03)
+
+
+@pytest.mark.slow
+def test_a_reward_gives_more_good_answers_of_the_same_length(effects):
+    assert best(effects, "GRPO", "before", 0.15)
+    assert all(abs(seed["GRPO"][1] - seed["before"][1]) < 2 for seed in effects)
