@@ -171,6 +171,20 @@ def test_it_runs_with_a_llama_without_a_template_and_a_table_of_texts(tmp_path):
     assert matrix.run_lesson("13", OTHER, tmp_path) == {}
 
 
+@pytest.mark.slow
+def test_the_checkpoint_is_trained_again_to_as_many_good_answers(lesson, build_program, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    build_program("chat").train(tmp_path)
+    rebuilt = AutoModelForCausalLM.from_pretrained(tmp_path / "chat")
+    rebuilt.generation_config = lesson["reference"].generation_config
+    good = [lesson["judge"](model.eval())["good"].mean() for model in (lesson["reference"], rebuilt)]
+    assert good[1] == pytest.approx(good[0], abs=0.15)
+    committed = ROOT / "data/models/chat"
+    for file in ("tokenizer.json", "chat_template.jinja", "config.json"):
+        assert (tmp_path / "chat" / file).read_bytes() == (committed / file).read_bytes(), file
+
+
 @pytest.fixture(scope="module")
 def effects(lesson):
     """Share of good answers and words an answer on the test split, for each way, on three seeds."""
