@@ -222,7 +222,8 @@ def test_dpo_gives_more_good_answers_than_more_fine_tuning_and_that_more_than_be
 def test_length_is_learned_from_the_pairs_and_not_from_balanced_ones(effects):
     assert best(effects, "DPO", "before", 1.5, number=1)
     assert best(effects, "DPO", "balanced", 1.0, number=1)
-    assert all(abs(seed["balanced"][1] - seed["before"][1]) < 1.5 for seed in effects)
+    grown = [[seed[way][1] - seed["before"][1] for way in ("balanced", "DPO")] for seed in effects]
+    assert sum(balanced for balanced, _ in grown) < 0.6 * sum(dpo for _, dpo in grown)
     assert best(effects, "balanced", "more SFT", 0.03)
 
 
