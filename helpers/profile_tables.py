@@ -97,6 +97,32 @@ class Pretraining(Task):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class DomainAdaptation(Task):
+    """A language model trained further on a field, and a classifier of that field.
+
+    `max_train_tokens` and `max_eval_tokens` count tokens of the field, `block_size` those of a block. Of the labelled
+    rows, which need not exist, `max_labelled_samples` train a classifier and `max_test_samples` test it; it reads
+    `max_length` tokens of each and trains `classifier_epochs` times on them, with `classifier_learning_rate`.
+    """
+
+    block_size: int
+    max_train_tokens: int
+    max_eval_tokens: int
+    per_device_train_batch_size: int
+    num_train_epochs: float
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: float
+    max_labelled_samples: int
+    max_test_samples: int
+    max_length: int
+    classifier_epochs: float
+    classifier_learning_rate: float
+    bf16: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Preferences(Classification):
     """Pairs of answers: batches and samples count pairs, `max_length` the tokens of a request and an answer.
 
@@ -117,5 +143,6 @@ TABLES = {
     "documents": Classification,
     "conll2003": Classification,
     "lora": Classification,
+    "domain": DomainAdaptation,
     "preferences": Preferences,
 }

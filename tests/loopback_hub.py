@@ -32,6 +32,7 @@ FOLDERS = {
     ("models", "openai-community/gpt2"): "data/models/gpt2",
     ("models", "distilbert/distilgpt2"): "data/models/gpt2",
     ("datasets", "lhoestq/conll2003"): "data/conll2003",
+    ("datasets", "coastalcph/lex_glue"): "data/beekeeping",
     ("datasets", "trl-lib/ultrafeedback_binarized"): "data/preferences",
     ("models", "HuggingFaceTB/SmolLM2-135M-Instruct"): "data/models/chat",
     ("models", "Qwen/Qwen2.5-0.5B-Instruct"): "data/models/chat",

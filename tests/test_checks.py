@@ -767,6 +767,36 @@ def test_lesson_08_entity_f1():
     assert "no hit" in repr(check(lambda truth, found: by_hand(truth, found, touch)))
 
 
+def test_lesson_10_bits_per_character():
+    check = checks.lesson_10_bits_per_character
+    assert check(lambda loss, tokens, characters: loss / math.log(2) * tokens / characters)
+    assert "These are nats" in repr(check(lambda loss, tokens, characters: loss * tokens / characters))
+    assert "divide by ln 2" in repr(check(lambda loss, tokens, characters: loss * tokens / characters * math.log(2)))
+    assert "bits a token" in repr(check(lambda loss, tokens, characters: loss / math.log(2)))
+    assert "loss times tokens" in repr(check(lambda loss, tokens, chars: loss * chars / tokens / math.log(2)))
+
+
+def test_lesson_10_old_tokens():
+    check = checks.lesson_10_old_tokens
+    assert check(lambda tokens, share: tokens / (1 - share) - tokens)
+    assert check(lambda tokens, share: round(tokens * share / (1 - share)))
+    assert "larger than the field" in repr(check(lambda tokens, share: tokens * share))
+    assert "kept its size" in repr(check(lambda tokens, share: tokens * (1 - share)))
+    assert "the whole mixture" in repr(check(lambda tokens, share: tokens / (1 - share)))
+
+
+def test_lesson_10_choose():
+    check = checks.lesson_10_choose
+
+    def by_gain(runs, keep):
+        return max((name for name in runs if keep(runs[name])), key=lambda name: runs[name][0], default="")
+
+    assert check(lambda runs, limit: by_gain(runs, lambda run: run[1] <= limit))
+    assert "exactly the limit" in repr(check(lambda runs, limit: by_gain(runs, lambda run: run[1] < limit)))
+    assert "gains most" in repr(check(lambda runs, limit: by_gain(runs, lambda run: True)))
+    assert "loses least" in repr(check(lambda runs, limit: min(runs, key=lambda name: runs[name][1])))
+
+
 def test_lesson_13_margins():
     check = checks.lesson_13_margins
 

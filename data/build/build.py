@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TEXTS = ("openwebtext.py", "imdb.py", "reviews.py", "mrpc.py", "documents.py", "ner.py", "preferences.py")
+TEXTS = (
+    "openwebtext.py",
+    "imdb.py",
+    "reviews.py",
+    "mrpc.py",
+    "documents.py",
+    "ner.py",
+    "beekeeping.py",
+    "preferences.py",
+)
 
 
 def main():
