@@ -32,6 +32,7 @@ TOO_SLOW = {
     "07_your_own_data.ipynb",
     "08_named_entities.ipynb",
     "09_lora_and_qlora.ipynb",
+    "10_domain_adaptation.ipynb",
     "13_preferences.ipynb",
 }
 # What transformers 5 and datasets 4 removed or renamed.
