@@ -72,9 +72,20 @@ class Classification(Task):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class PairClassification(Classification):
-    """MRPC: `metric` is what `evaluate.load` takes. A metric is a program, so only ours in data/metrics are run."""
+    """MRPC, SQuAD: `metric` is what `evaluate.load` takes. A metric is a program, so only ours in data/metrics run."""
 
     metric: str
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class QuestionAnswering(PairClassification):
+    """SQuAD: rows are questions. A long context is read in windows of `max_length` tokens, the question included.
+
+    `doc_stride` tokens are in two neighbouring windows; `max_answer_length` counts tokens of an answer.
+    """
+
+    doc_stride: int
+    max_answer_length: int
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -144,5 +155,6 @@ TABLES = {
     "conll2003": Classification,
     "lora": Classification,
     "domain": DomainAdaptation,
+    "squad": QuestionAnswering,
     "preferences": Preferences,
 }

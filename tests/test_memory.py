@@ -57,8 +57,8 @@ def test_known_models_come_with_a_source():
     assert all(re.search(r"arXiv|config\.json|model card", family["source"]) for family in table["family"])
 
 
-DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification")
-ENCODER_TASKS = ("masked-lm", "sequence-classification", "token-classification")
+DECODER_TASKS = ("causal-lm", "sequence-classification", "token-classification", "question-answering")
+ENCODER_TASKS = ("masked-lm", "sequence-classification", "token-classification", "question-answering")
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,10 @@ def evaluated(directory, config, task, rows, *, loss_only=False, preprocess=None
 
     length = TEXTS["sequence_length"]
     model = memory.build_model(config, task=task).eval()
-    labels = 1 if task == "sequence-classification" else [1] * length
-    data = [{"input_ids": [1] * length, "attention_mask": [1] * length, "labels": labels}] * rows
+    labels = {"labels": 1 if task == "sequence-classification" else [1] * length}
+    if task == "question-answering":
+        labels = {"start_positions": 1, "end_positions": 2}
+    data = [{"input_ids": [1] * length, "attention_mask": [1] * length, **labels}] * rows
     arguments = TrainingArguments(
         directory,
         per_device_eval_batch_size=TEXTS["per_device_eval_batch_size"],
@@ -62,6 +64,7 @@ def evaluated(directory, config, task, rows, *, loss_only=False, preprocess=None
         (GPT2 | SMALL, "causal-lm", 44, {"eval_accumulation_steps": 2}),
         (GPT2 | SMALL, "causal-lm", 40, {"batch_eval_metrics": True}),
         (BERT, "token-classification", 64, {}),
+        (BERT, "question-answering", 640, {}),
     ],
 )
 def test_evaluation_is_predicted(tmp_path, config, task, rows, options):
@@ -104,6 +107,13 @@ def test_training_fits_and_evaluation_dies():
     argmax = estimate_evaluation("gpt2", preprocess_logits_for_metrics="argmax", **texts)
     assert argmax.kept_bytes == 2000 * 512 * 16
     assert "compute_metrics" in str(evaluation) and memory.NOT_SEEN in str(evaluation)
+
+
+def test_a_row_of_question_answering_keeps_two_numbers_a_token_and_two_places():
+    settings = {"task": "question-answering", "rows": 500, "device": "cpu", **TEXTS}
+    assert estimate_evaluation(BERT, **settings).kept_bytes == 500 * (2 * 64 * 4 + 2 * 8)
+    argmax = estimate_evaluation(BERT, preprocess_logits_for_metrics="argmax", **settings)
+    assert argmax.kept_bytes == 500 * 4 * 8
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def test_parameters_agree_with_transformers(name):
 
     architecture = read_config(ARCHITECTURES[name])
     tasks = {
-        "decoder": ("causal-lm", "sequence-classification", "token-classification"),
-        "encoder": ("masked-lm", "sequence-classification", "token-classification"),
+        "decoder": ("causal-lm", "sequence-classification", "token-classification", "question-answering"),
+        "encoder": ("masked-lm", "sequence-classification", "token-classification", "question-answering"),
         "encoder-decoder": ("seq2seq-lm",),
     }[architecture.family.role]
     for task in tasks:

@@ -33,6 +33,7 @@ TOO_SLOW = {
     "08_named_entities.ipynb",
     "09_lora_and_qlora.ipynb",
     "10_domain_adaptation.ipynb",
+    "11_question_answering.ipynb",
     "13_preferences.ipynb",
 }
 # What transformers 5 and datasets 4 removed or renamed.

@@ -28,7 +28,15 @@ from tiny_checkpoints import SHAPES, make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODERS = {"BERT", "RoBERTa", "DistilBERT", "XLM-R", "ELECTRA", "ModernBERT", "DeBERTa-v3", "DeBERTa", "ALBERT"}
-TABLES = {"02": "imdb", "04": "mrpc", "07": "documents", "08": "conll2003", "09": "lora", "13": "preferences"}
+TABLES = {
+    "02": "imdb",
+    "04": "mrpc",
+    "07": "documents",
+    "08": "conll2003",
+    "09": "lora",
+    "11": "squad",
+    "13": "preferences",
+}
 PROGRAMS = ("estimate", "trace", "fine_tune", "fine_tune --lora", "evaluate_model")
 FEW = "max_train_samples = 240\nmax_eval_samples = 60\nmax_test_samples = 60\nmax_length = 64\nnum_train_epochs = 1\n"
 SECONDS = 400  # of one architecture in one lesson
@@ -38,7 +46,7 @@ def applies(name: str, column: str) -> bool:
     """Whether this architecture is for a lesson or program: encoders read in 02 only as classifiers, and so on."""
     if column in ("estimate", "trace"):
         return True
-    if column == "08":
+    if column in ("08", "11"):
         return name in ENCODERS
     if column == "13":
         return name not in ENCODERS

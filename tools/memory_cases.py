@@ -8,6 +8,7 @@ EAGER, PADDED = {"attn_implementation": "eager"}, {"padded": True}
 AUTOCAST, PURE_BF16 = {"precision": "bf16"}, {"precision": "pure-bf16"}
 CHECKPOINTING = {"activation_checkpointing": True}
 CLASSIFICATION, MASKED = {"task": "sequence-classification"}, {"task": "masked-lm"}
+QUESTIONS = {"task": "question-answering"}
 LORA, QLORA = {"method": "lora"}, {"method": "qlora"}
 
 GPT2 = {"model_type": "gpt2", "n_layer": 3, "n_embd": 192, "n_head": 6, "vocab_size": 4096, "n_positions": 512}
@@ -76,6 +77,9 @@ CONFIGURATIONS = {
     "bert, padded, bf16, checkpointing": (BERT, 8, 96, PADDED | PURE_BF16 | CHECKPOINTING),
     "llama, classification, autocast, eager": (LLAMA, 4, 128, CLASSIFICATION | AUTOCAST | EAGER),
     "llama, one key/value head, padded": (LLAMA | {"num_key_value_heads": 1}, 4, 128, PADDED),
+    "bert, questions, padded": (BERT, 8, 96, QUESTIONS | PADDED),
+    "distilbert, questions, autocast": (DISTILBERT, 8, 96, QUESTIONS | AUTOCAST),
+    "gpt2, questions": (GPT2, 4, 128, QUESTIONS),
     "mistral, for-loop": (MISTRAL, 1, 32, {"optim": "adamw_torch_forloop"}),
     "qwen2, bf16, Adafactor": (QWEN2, 1, 32, PURE_BF16 | {"optim": "adafactor"}),
 }

@@ -17,6 +17,7 @@ TEXTS = (
     "mrpc.py",
     "documents.py",
     "ner.py",
+    "squad.py",
     "beekeeping.py",
     "preferences.py",
 )

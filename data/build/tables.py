@@ -18,6 +18,8 @@ def write_parquet(path: Path, columns: dict[str, list], class_names: list[str] |
     from datasets import ClassLabel, Features, List, Value
 
     def kind(name, value):
+        if name == "answers":
+            return {"text": List(Value("string")), "answer_start": List(Value("int32"))}
         if isinstance(value, list):
             return List(kind(name, value[0]))
         if isinstance(value, dict):
@@ -58,6 +60,10 @@ def write_card(
     for name in schema.names:
         column = schema.field(name).type
         is_list = pa.types.is_list(column)
+        if name == "answers":
+            parts = [{"name": part.name, "list": str(part.type.value_type)} for part in column]
+            info.append({"name": name, "struct": parts})
+            continue
         value = column.value_type if is_list else column
         if pa.types.is_struct(value):
             kind = [{"name": part.name, "dtype": str(part.type)} for part in value]

@@ -21,6 +21,7 @@ from helpers.checks.lesson_07 import *
 from helpers.checks.lesson_08 import *
 from helpers.checks.lesson_09 import *
 from helpers.checks.lesson_10 import *
+from helpers.checks.lesson_11 import *
 from helpers.checks.lesson_13 import *
 
 __all__ = ["NOT_STARTED", "NOT_YET", "RIGHT", "Failed", "Option", "Question", "Questions", "Verdict", "Wrong"]

@@ -65,7 +65,7 @@ def weights_of(a: Architecture, settings: Settings, task: str, weight_bytes: int
         size = parameters * weight_bytes
         in_block = weight_bytes * sum(linear.parameters for linear in first.values())
         return Weights(parameters, a.all_shapes(task), size, size, in_block)
-    head = a.parameter_shapes(task)["head"] if "classification" in task else []
+    head = a.parameter_shapes(task)["head"] if not task.endswith("-lm") else []
     if a.family.body_pools:
         head = head[-2:]  # PEFT trains a copy of the modules called classifier or score; a pooler is not
     ranks = adapter_ranks(a, settings)

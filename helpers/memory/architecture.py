@@ -184,7 +184,7 @@ class Architecture:
             return [*dense, (v,), *untied] if task == "masked-lm" else dense + classifier
         if task == "masked-lm":  # a dense layer, a norm and a bias per word before the decoder
             return [(v,), (d, narrow), (narrow,), *self._norm(narrow), *untied]
-        if task == "token-classification":
+        if task in ("token-classification", "question-answering"):
             return classifier
         if self.is_decoder:
             return [(self.num_labels, d)]
@@ -223,4 +223,4 @@ class Architecture:
         if task == "masked-lm":
             return (d + v) * narrow
         dense = d * d if self.model_type == "modernbert" else 0
-        return self.num_labels * d + dense if task == "token-classification" else 0
+        return self.num_labels * d + dense if task in ("token-classification", "question-answering") else 0

@@ -76,6 +76,7 @@ def _model_class(config, task: str):
         "seq2seq-lm": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
         "sequence-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
         "token-classification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+        "question-answering": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     }[task]
     if type(config) not in mapping:
         raise ValueError(f"transformers has no model of type {config.model_type!r} for task={task!r}")
@@ -90,6 +91,7 @@ def _with_adapters(model, task: str, rank: int, targets):
         "seq2seq-lm": "SEQ_2_SEQ_LM",
         "sequence-classification": "SEQ_CLS",
         "token-classification": "TOKEN_CLS",
+        "question-answering": "QUESTION_ANS",
     }
     if not targets and model.config.model_type in FAMILIES:
         targets = FAMILIES[model.config.model_type].lora_targets
@@ -98,20 +100,25 @@ def _with_adapters(model, task: str, rank: int, targets):
 
 
 def build_batch(model, per_device_train_batch_size: int, sequence_length: int, padded: bool = False) -> dict:
-    """Token ids and labels of the shapes that the model trains on; with a padding mask when `padded`."""
+    """Token ids and labels of the shapes that the model trains on; with a padding mask when `padded`.
+
+    The labels of a model that marks answers are two places in each row.
+    """
     import torch
 
     shape = per_device_train_batch_size, sequence_length
     ids = torch.ones(shape, dtype=torch.long)
     inner = getattr(model, "get_base_model", lambda: model)()  # inside PEFT's wrapper
-    labels = ids.clone()
+    batch = {"input_ids": ids, "labels": ids.clone()}
     if "ForSequenceClassification" in type(inner).__name__:
-        labels = torch.zeros(shape[:1], dtype=torch.long)
+        batch["labels"] = torch.zeros(shape[:1], dtype=torch.long)
         if inner.config.is_encoder_decoder:  # it classifies what the end of a text became
             ids[:, -1] = inner.config.eos_token_id
     elif "ForTokenClassification" in type(inner).__name__:
-        labels = torch.zeros(shape, dtype=torch.long)
-    batch = {"input_ids": ids, "labels": labels}
+        batch["labels"] = torch.zeros(shape, dtype=torch.long)
+    elif "ForQuestionAnswering" in type(inner).__name__:
+        del batch["labels"]
+        batch |= {name: torch.zeros(shape[:1], dtype=torch.long) for name in ("start_positions", "end_positions")}
     if padded:
         batch["attention_mask"] = torch.ones(shape, dtype=torch.long)
         batch["attention_mask"][-1, -1] = 0

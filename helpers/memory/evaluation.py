@@ -180,14 +180,19 @@ class _Kept:
     host: int
 
 
+def _labels_of_a_row(run: Run) -> int:
+    return {"sequence-classification": 1, "question-answering": 2}.get(run.task, run.length)  # 2: start and end
+
+
 def _bytes_of_a_row(run: Run, settings: EvaluationSettings) -> tuple[int, int, int]:
     """Bytes of a row's logits on the device and in numpy, and of its labels."""
     length, a = run.length, run.a
     per_token = run.task != "sequence-classification"
     vectors = length if per_token else 1
-    labels = _LONG * vectors
+    labels = _LONG * _labels_of_a_row(run)
     if settings.preprocess_logits_for_metrics == "argmax":
-        return _LONG * vectors, _LONG * vectors, labels
+        best = _labels_of_a_row(run)  # as many as there are labels: one a text, a token or an end of an answer
+        return _LONG * best, _LONG * best, labels
     numbers = vectors * (a.vocab_size if run.generates else a.num_labels)
     if a.family.role == "encoder-decoder":
         numbers += length * a.hidden_size  # Trainer takes the encoder's output for a prediction, too
@@ -233,7 +238,7 @@ def _fixed(run: Run, settings: EvaluationSettings) -> dict[str, float]:
     if settings.optim:
         trained = Trained(a.all_shapes(run.task), (a.vocab_size, a.embedding_size), width, run.on_gpu)
         state, _ = optimizer_memory(settings.optim, trained)
-    labels = run.tokens if run.task != "sequence-classification" else 1
+    labels = _labels_of_a_row(run) * run.settings.per_device_train_batch_size
     batch = _LONG * (run.tokens * (1 + run.padded) + labels)
     return {"weights": a.parameters(run.task) * width, "optimizer state": state, "batch": batch}
 

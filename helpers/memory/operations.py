@@ -105,7 +105,7 @@ class Run:
     @property
     def generates(self) -> bool:
         """Whether the head gives a score to each word of the vocabulary, for each token."""
-        return "classification" not in self.task
+        return self.task.endswith("-lm")
 
     @property
     def residual(self) -> int:

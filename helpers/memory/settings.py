@@ -7,7 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from numbers import Integral
 
-TASKS = ("causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification", "token-classification")
+TASKS = (
+    "causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification", "token-classification", "question-answering",
+)  # fmt: skip
 PRECISIONS = ("fp32", "bf16", "fp16", "pure-bf16")
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
 METHODS = ("full", "lora", "qlora")
@@ -66,9 +68,9 @@ class Settings:
     Attributes:
         per_device_train_batch_size: sequences in one forward pass on one device.
         sequence_length: tokens in each sequence, padding included.
-        task: "causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification" or "token-classification"; by default a
-            decoder generates, an encoder classifies sequences, and a model of both is "seq2seq-lm" (then
-            `sequence_length` is the length of the input and that of the target).
+        task: one of `TASKS`, such as "masked-lm" or "question-answering"; by default a decoder generates, an encoder
+            classifies sequences, and a model of both is "seq2seq-lm" (then `sequence_length` is the length of the input
+            and that of the target).
         precision: "fp32"; "bf16" or "fp16" (autocast over fp32 weights, what `TrainingArguments(bf16=True)` does);
             "pure-bf16" (weights, gradients and optimizer state in bf16).
         attn_implementation: "eager", "sdpa" (where the model has it; else what the model uses by default) or
