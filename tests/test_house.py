@@ -10,7 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("helpers", "takehome", "scripts", "tools", "site", "tests", "data/build")
 PACKAGES = ("helpers", "takehome")  # these are imported by their name; of the other rooms each file is a module
-FILES = {room: sorted((ROOT / room).rglob("*.py")) for room in ROOMS}
+# site/_source and site/_build are made by `make site`
+FILES = {
+    room: sorted(path for path in (ROOT / room).rglob("*.py") if not {"_source", "_build"} & set(path.parts))
+    for room in ROOMS
+}
 COURSE = [path for room in ROOMS if room not in ("tests", "data/build") for path in FILES[room]]
 
 LONGEST_FUNCTION, LONGEST_FILE, MOST_SKIPS = 60, 400, 10
