@@ -89,6 +89,13 @@ class QuestionAnswering(PairClassification):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class Instructions(Classification):
+    """Conversations; `max_new_tokens` is how many tokens an answer may have when the model is tried."""
+
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Pretraining(Task):
     """A language model from scratch: `checkpoint` gives the tokenizer and the shape, `block_size` counts tokens.
 
@@ -156,5 +163,6 @@ TABLES = {
     "lora": Classification,
     "domain": DomainAdaptation,
     "squad": QuestionAnswering,
+    "instructions": Instructions,
     "preferences": Preferences,
 }

@@ -886,3 +886,53 @@ def test_lesson_13_balanced():
     assert "that teach the length" in repr(check(lambda lengths: [n for n, (a, b) in enumerate(lengths) if a > b]))
     unsorted = lambda lengths: sorted(right(lengths), key=lambda n: (lengths[n][0] < lengths[n][1], n))  # noqa: E731
     assert "sort the places" in repr(check(unsorted))
+
+
+def test_lesson_12_answer_labels():
+    check = checks.lesson_12_answer_labels
+
+    def labels(pieces, counts=lambda answer: answer):
+        joined = [(token, answer) for tokens, answer in pieces for token in tokens]
+        return [token for token, _ in joined], [token if counts(answer) else -100 for token, answer in joined]
+
+    assert check(labels)
+    assert check(lambda pieces: dict(zip(("input_ids", "labels"), labels(pieces), strict=True)))
+    assert "First the ids" in repr(check(lambda pieces: labels(pieces)[::-1]))
+    assert "has the label -100" in repr(check(lambda pieces: labels(pieces, lambda answer: True)))
+    assert "Turn it round" in repr(check(lambda pieces: labels(pieces, lambda answer: not answer)))
+    only = lambda pieces: [token for tokens, answer in pieces for token in tokens if answer]  # noqa: E731
+    assert "As many labels" in repr(check(lambda pieces: (labels(pieces)[0], only(pieces))))
+    last = lambda pieces: [(tokens, answer and n == len(pieces) - 1) for n, (tokens, answer) in enumerate(pieces)]  # noqa: E731
+    assert "Each answer counts" in repr(check(lambda pieces: labels(last(pieces))))
+    assert "Do not move" in repr(check(lambda pieces: (labels(pieces)[0], [-100, *labels(pieces)[1][:-1]])))
+
+
+def test_lesson_12_packed_is_what_the_model_takes():
+    import torch
+
+    check = checks.lesson_12_packed
+
+    def packed(lengths, see=lambda a, b, same: same and b <= a):
+        owners = [number for number, length in enumerate(lengths) for _ in range(length)]
+        positions = [place for length in lengths for place in range(length)]
+        places = range(len(owners))
+        return positions, [[bool(see(a, b, owners[a] == owners[b])) for b in places] for a in places]
+
+    assert check(packed) and check(lambda lengths: tuple(map(torch.tensor, packed(lengths))))
+    assert "begin at 0" in repr(check(lambda lengths: (list(range(sum(lengths))), packed(lengths)[1])))
+    assert "first position is 0" in repr(check(lambda n: ([i + 1 for i in packed(n)[0]], packed(n)[1])))
+    assert "another conversation" in repr(check(lambda n: packed(n, lambda a, b, same: b <= a)))
+    assert "a later one" in repr(check(lambda n: packed(n, lambda a, b, same: same)))
+    assert "sees itself" in repr(check(lambda n: packed(n, lambda a, b, same: same and b < a)))
+    assert "The row looks" in repr(check(lambda n: packed(n, lambda a, b, same: same and b >= a)))
+    assert "two things" in repr(check(lambda lengths: packed(lengths)[0]))
+
+
+def test_lesson_12_is_list():
+    check = checks.lesson_12_is_list
+    lines = lambda words: "\n".join(f"- {word}" for word in words)  # noqa: E731
+    assert check(lambda answer, words: answer.strip() == lines(words))
+    assert "forgiven" in repr(check(lambda answer, words: answer == lines(words)))
+    assert "Nothing else may be said" in repr(check(lambda answer, words: answer.rstrip().endswith(lines(words))))
+    assert "too many" in repr(check(lambda answer, words: answer.startswith(lines(words))))
+    assert "True or False" in repr(check(lambda answer, words: answer.count("-")))

@@ -24,7 +24,7 @@ def pretrain(build_program):
     return build_program("pretrain")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "llama"])
 def test_one_to_two_million_parameters_in_safetensors(name):
     from safetensors import safe_open
 
@@ -57,6 +57,7 @@ def load(folder: Path, auto: str) -> None:
         ("bert", "AutoModelForSequenceClassification", "classifier", "cls."),
         ("distilbert", "AutoModelForMaskedLM", "", ""),
         ("distilbert", "AutoModelForSequenceClassification", "classifier", "vocab_"),
+        ("llama", "AutoModelForCausalLM", "", ""),
     ],
 )
 def test_loads_without_a_word_but_about_its_head(name, auto, new, left_out):
@@ -80,6 +81,21 @@ def test_the_reported_evaluation_loss_is_that_of_the_files(name, pretrain):
     reported = json.loads((MODELS / "evaluation.json").read_text(encoding="utf-8"))[name]
     measured = pretrain.evaluate(name, MODELS / name, held_out)
     assert measured == pytest.approx(reported, abs=0.01)
+
+
+def test_the_reported_losses_of_llama_are_those_of_the_files(build_program):
+    llama = build_program("llama")
+    reported = json.loads((MODELS / "evaluation.json").read_text(encoding="utf-8"))["llama"]
+    assert llama.evaluate(MODELS / "llama") == pytest.approx(reported, abs=0.01)
+
+
+@pytest.mark.slow
+def test_llama_rebuilds_to_the_same_losses(tmp_path):
+    subprocess.run([sys.executable, DATA / "build" / "llama.py", "--output", tmp_path], check=True)
+    rebuilt, reported = (
+        json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["llama"] for folder in (tmp_path, MODELS)
+    )
+    assert rebuilt == pytest.approx(reported, abs=TOLERANCE)
 
 
 def test_gpt2_has_learned_which_remarks_are_kind():

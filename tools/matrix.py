@@ -35,6 +35,7 @@ TABLES = {
     "08": "conll2003",
     "09": "lora",
     "11": "squad",
+    "12": "instructions",
     "13": "preferences",
 }
 PROGRAMS = ("estimate", "trace", "fine_tune", "fine_tune --lora", "evaluate_model")
@@ -48,7 +49,7 @@ def applies(name: str, column: str) -> bool:
         return True
     if column in ("08", "11"):
         return name in ENCODERS
-    if column == "13":
+    if column in ("12", "13"):
         return name not in ENCODERS
     return True
 

@@ -20,6 +20,7 @@ TEXTS = (
     "squad.py",
     "beekeeping.py",
     "preferences.py",
+    "instructions.py",
 )
 
 
@@ -27,7 +28,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts-only", action="store_true", help="leave the checkpoints as they are")
     arguments = parser.parse_args()
-    for program in TEXTS if arguments.texts_only else (*TEXTS, "pretrain.py", "chat.py"):
+    for program in TEXTS if arguments.texts_only else (*TEXTS, "pretrain.py", "llama.py", "chat.py"):
         print(f"--- {program}", flush=True)
         # One process each: none depends on what another left in memory, and a failure stops the rest.
         subprocess.run([sys.executable, HERE / program], check=True)

@@ -22,6 +22,7 @@ from helpers.checks.lesson_08 import *
 from helpers.checks.lesson_09 import *
 from helpers.checks.lesson_10 import *
 from helpers.checks.lesson_11 import *
+from helpers.checks.lesson_12 import *
 from helpers.checks.lesson_13 import *
 
 __all__ = ["NOT_STARTED", "NOT_YET", "RIGHT", "Failed", "Option", "Question", "Questions", "Verdict", "Wrong"]
