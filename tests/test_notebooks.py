@@ -29,12 +29,10 @@ TOO_SLOW = {
     "01_concepts.ipynb",
     "02_imdb_gpt2_classifier.ipynb",
     "03_gpt2_from_scratch.ipynb",
+    "04_mrpc_trainer.ipynb",
     "07_your_own_data.ipynb",
     "08_named_entities.ipynb",
     "09_lora_and_qlora.ipynb",
-    "10_domain_adaptation.ipynb",
-    "11_question_answering.ipynb",
-    "13_preferences.ipynb",
 }
 # What transformers 5 and datasets 4 removed or renamed.
 REMOVED = {"evaluation_strategy", "no_cuda", "warmup_ratio", "group_by_length"}
