@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.profiles import PairClassification, Profile, load_profile
+from helpers.profile_tables import PairClassification
+from helpers.profiles import Profile, load_profile
 from takehome.accelerator import SharedStop, gather_by_layer, kind_of, make_accelerator
 from takehome.checkpoints import damage, write_file
 from takehome.commandline import Parser, Stopped, StopSignals, number, run_program
