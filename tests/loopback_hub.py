@@ -33,6 +33,8 @@ FOLDERS = {
     ("models", "distilbert/distilgpt2"): "data/models/gpt2",
     ("datasets", "lhoestq/conll2003"): "data/conll2003",
     ("datasets", "coastalcph/lex_glue"): "data/beekeeping",
+    ("datasets", "rajpurkar/squad"): "data/squad",
+    ("datasets", "rajpurkar/squad_v2"): "data/squad",
     ("datasets", "trl-lib/ultrafeedback_binarized"): "data/preferences",
     ("models", "HuggingFaceTB/SmolLM2-135M-Instruct"): "data/models/chat",
     ("models", "Qwen/Qwen2.5-0.5B-Instruct"): "data/models/chat",
