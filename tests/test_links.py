@@ -49,3 +49,9 @@ def test_a_link_within_the_course_leads_somewhere(page):
 def test_the_glossary_is_in_order():
     words = re.findall(r"^## (.+)$", (ROOT / "GLOSSARY.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert words == sorted(set(words), key=str.lower) and len(words) > 60
+
+
+def test_the_sites_contents_name_every_data_card_and_lesson():
+    contents = (ROOT / "site" / "pages" / "index.md").read_text(encoding="utf-8").splitlines()
+    pages = [*ROOT.glob("data/**/README.md"), *ROOT.glob("notebooks/*.ipynb")]
+    assert [page.name for page in pages if page.relative_to(ROOT).with_suffix("").as_posix() not in contents] == []
