@@ -23,3 +23,25 @@ def write_small_model(folder: Path, kind: str, **changes) -> Path:
         torch.manual_seed(0)
         AutoModelForPreTraining.from_config(config).save_pretrained(folder)
     return folder
+
+
+def write_llama(folder: Path) -> None:
+    """Writes a tiny Llama in bf16 with random weights and the tokenizer of our GPT-2: a stranger's checkpoint."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/gpt2")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 import matrix
 import nbformat
 import pytest
+from small_models import write_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = ROOT / "notebooks" / "02_imdb_gpt2_classifier.ipynb"
@@ -45,24 +46,7 @@ def test_claims_about_our_reviews_are_guarded():
 
 @pytest.mark.slow
 def test_it_runs_with_a_llama_and_a_csv_whose_labels_begin_at_one(tmp_path, build_program):
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/gpt2")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "llama")
-    tokenizer.save_pretrained(tmp_path / "llama")
+    write_llama(tmp_path / "llama")
     texts, labels = build_program("reviews").write_reviews(400, "of one's own")
     (tmp_path / "reviews").mkdir()
     with (tmp_path / "reviews" / "mine.csv").open("w", newline="", encoding="utf-8") as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 import matrix
 import nbformat
 import pytest
+from small_models import write_llama
 
 from helpers import profiles
 
@@ -103,32 +104,10 @@ def test_a_classifier_on_the_frozen_body_gains(run):
 # ------------------------------------------------------------- another checkpoint, another text
 
 
-def make_llama(folder: Path) -> None:
-    """A tiny Llama in bf16, with the tokenizer of our GPT-2."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/gpt2")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a file of text alone", "a folder with one labelled table"])
 def test_it_runs_with_a_llama_and_a_corpus_of_ones_own(tmp_path, build_program, kind):
-    make_llama(tmp_path / "llama")
+    write_llama(tmp_path / "llama")
     builder = build_program("beekeeping")
     texts, labels = builder.write_notes(500, "one's own", builder.WHOLE)
     texts[7], texts[8] = "", texts[8] * 60  # an empty row and a long one

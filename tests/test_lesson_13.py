@@ -9,6 +9,7 @@ from pathlib import Path
 import matrix
 import nbformat
 import pytest
+from small_models import write_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = ROOT / "notebooks" / "13_preferences.ipynb"
@@ -142,24 +143,7 @@ def test_every_checkpoint_is_loaded_in_fp32():
 
 @pytest.mark.slow
 def test_it_runs_with_a_llama_without_a_template_and_a_table_of_texts(tmp_path):
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/gpt2")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "llama")
-    tokenizer.save_pretrained(tmp_path / "llama")
+    write_llama(tmp_path / "llama")
     (tmp_path / "pairs").mkdir()
     words = ["the", "house", "stands", "near", "an", "old", "bridge", "and", "nobody", "lives", "in", "it"]
     with (tmp_path / "pairs" / "mine.csv").open("w", newline="", encoding="utf-8") as file:
