@@ -57,6 +57,7 @@ class Options:
     pair_column: str | None
     label_column: str | None
     encoding: str | None
+    pdf_rows: str
     no_labels: bool
     output_dir: Path
     per_device_eval_batch_size: int
@@ -90,6 +91,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--pair-column", help="of the second text of a pair; as in training")
     parser.add_argument("--label-column", help="found when obvious; without labels the texts are labelled")
     parser.add_argument("--encoding", help="of files of text, such as cp1251; found out, and said if it is not UTF-8")
+    parser.add_argument("--pdf-rows", choices=["document", "page"], default="document", help="what a row is, of PDFs")
     parser.add_argument("--no-labels", action="store_true", help="label the texts, whatever columns there are")
     default = Path("outputs/evaluate_model")
     parser.add_argument("--output-dir", type=Path, default=default, help=f"directory to write to; by default {default}")
@@ -247,6 +249,7 @@ def read_rows(options: Options, classifier: Classifier) -> Table:
         usual=[trained[name] for name in ("text_column", "label_column") if trained.get(name)],
         training=False,
         encoding=options.encoding,
+        pdf_pages=options.pdf_rows == "page",
     )
 
 

@@ -87,6 +87,7 @@ class Options:
     dataset_config: str | None
     dataset_revision: str | None
     encoding: str | None
+    pdf_rows: str
     max_train_samples: int | None
     output_dir: Path
     report_to: str
@@ -139,6 +140,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     p.add_argument("--dataset-config", help="of a data set on the Hub")
     p.add_argument("--dataset-revision")
     p.add_argument("--encoding", help="of files of text, such as cp1251; found out, and said if it is not UTF-8")
+    p.add_argument("--pdf-rows", choices=["document", "page"], default="document", help="what a row is, of PDFs")
     p.add_argument("--max-train-samples", type=count, help="train on so many rows only, drawn at random")
     p.add_argument("--output-dir", type=Path, required=True, help="directory that the finished model appears in")
     add_report_to(p)
@@ -188,6 +190,7 @@ def prepare_data(options: Options, loaded: LoadedTokenizer, work: Path) -> None:
         task="classification" if pairs else options.task,
         pair_column=options.pair_column,
         pairs=pairs,
+        pdf_pages=options.pdf_rows == "page",
     )
     folder = begin_data(work)
     facts = prepare(

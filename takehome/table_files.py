@@ -63,6 +63,7 @@ class Place:
     config: str | None = None  # of a data set on the Hub, or of a directory laid out like one
     revision: str | None = None  # of a data set on the Hub
     encoding: str | None = None  # of files of text; found out by default
+    pdf_pages: bool = False  # of PDFs a row for each page, not for each document
 
 
 # ------------------------------------------------------------------ directories and the Hub
@@ -87,13 +88,13 @@ def open_splits(place: Place, folder: Path, remarks: list[str]) -> dict[str, She
         declared = card.read_bytes()[:20_000] if card.is_file() else b""
         if place.config or (declared.startswith(b"---") and (b"configs:" in declared or b"dataset_info:" in declared)):
             return _hub(place, str(path.resolve()), folder, remarks)
-        return _directory(path, place.encoding, folder, remarks)
+        return _directory(path, place.encoding, folder, remarks, place.pdf_pages)
     if path.is_symlink() and not path.exists():
         raise InputError(f"{place.path}: is a link to {path.readlink()}, which is not there; give the file itself")
     if path.is_file() and is_packed(path, SUFFIXES):
-        return _unpacked(path, place.encoding, folder, remarks)
+        return _unpacked(path, place.encoding, folder, remarks, place.pdf_pages)
     if path.is_file() and path.suffix.lower() == ".pdf":
-        return {"train": open_pdfs(path, [path], None, remarks)}
+        return {"train": open_pdfs(path, [path], None, remarks, place.pdf_pages)}
     if path.exists():
         return {"train": _file(path, place.encoding, folder, remarks)}
     hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(place.path)) and not path.parent.exists()
@@ -104,7 +105,9 @@ def open_splits(place: Place, folder: Path, remarks: list[str]) -> dict[str, She
     raise InputError(f"{place.path}: no such file or directory{there}")
 
 
-def _unpacked(path: Path, told: str | None, folder: Path, remarks: list[str]) -> dict[str, Sheet]:
+def _unpacked(
+    path: Path, told: str | None, folder: Path, remarks: list[str], pdf_pages: bool = False
+) -> dict[str, Sheet]:
     """The tables of a packed file; messages name it, and not where it was unpacked."""
 
     def named(records: Records) -> Records:
@@ -114,13 +117,13 @@ def _unpacked(path: Path, told: str | None, folder: Path, remarks: list[str]) ->
     there = unpack(path, folder, SUFFIXES, remarks)
     with told_as(path, there):
         if there.is_dir():
-            splits = _directory(there, told, folder, remarks)
+            splits = _directory(there, told, folder, remarks, pdf_pages)
         else:
             splits = {"train": _file(there, told, folder, remarks)}
     return {name: Sheet(sheet.columns, named(sheet.records)) for name, sheet in splits.items()}
 
 
-def _directory(place: Path, told: str | None, folder: Path, remarks: list[str]) -> dict[str, Sheet]:
+def _directory(place: Path, told: str | None, folder: Path, remarks: list[str], pdf_pages: bool) -> dict[str, Sheet]:
     if (pdfs := find_pdfs(place)) and not _class_folders(place):
         found = _tables(place)
         tables = [table for table in found if is_about(_file(table, told, folder, []), pdfs)]
@@ -130,7 +133,7 @@ def _directory(place: Path, told: str | None, folder: Path, remarks: list[str]) 
             )
         if tables or not found:  # else the tables are the data
             table = _file(tables[0], told, folder, remarks) if tables else None
-            return {"train": open_pdfs(place, pdfs, table, remarks)}
+            return {"train": open_pdfs(place, pdfs, table, remarks, pdf_pages)}
     folders = {sub: _split_of(sub.name) for sub in sorted(place.iterdir()) if sub.is_dir()}
     splits = {split: _text_files(sub, told, remarks) for sub, split in folders.items() if split and _class_folders(sub)}
     if splits:

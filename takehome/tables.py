@@ -49,7 +49,8 @@ class Table:
     Attributes:
         path: what was read.
         dataset: `datasets.Dataset`, memory-mapped: "text" (string), "label" (ClassLabel) when labelled, "row" (int64),
-            where it stood: in a CSV the row as a spreadsheet counts (the header is row 1), in JSON lines the line.
+            where it stood: in a CSV the row as a spreadsheet counts (the header is row 1), in JSON lines the line, of
+            PDFs the number of the PDF, which its pages share.
         text_column, label_column: the columns that were read, as the file names them.
         labels: names of the classes, in the order of their ids: sorted, numbers by value; empty without labels.
         remarks: each repair and each thing worth knowing, one sentence each, in the order found.
@@ -83,6 +84,7 @@ def read_table(
     config: str | None = None,
     revision: str | None = None,
     encoding: str | None = None,
+    pdf_pages: bool = False,
     task: str | None = CLASSES,
     pair_column: str | None = None,
     pairs: bool = False,
@@ -96,13 +98,14 @@ def read_table(
             on the Hub, `namespace/name`.
         text_column, label_column: columns to read; found by name, then by content, if there is one obvious candidate.
         labelled: False reads texts only; None reads labels if there is a column of them.
-        labels: names of the classes that are known, in the order of their ids, for instance those of a model. A label
-            that is not among them is an error. Without it, the classes are those of the training split.
-        usual: names of columns that come first where there are any, for instance those that a model was trained on.
+        labels: names of the classes that are known, in the order of their ids, for instance those of a model; any other
+            label is an error. Without it, the classes are those of the training split.
+        usual: names of columns that come first where there are any, such as those that a model was trained on.
         training: leave out what would harm training: repeated texts, texts with contradicting labels, classes with a
             single row. A row without a text or a label is left out in any case.
         config, revision: of a data set on the Hub, or of a directory laid out like one.
         encoding: of files of text; by default it is found out, and said if it is not UTF-8.
+        pdf_pages: of PDFs a row for each page, not for each document.
         task: "classification", "multi-label" or "regression"; None finds out where it is obvious.
         pair_column: of a second text for each row.
         pairs: insist on two columns of texts.
@@ -115,7 +118,7 @@ def read_table(
     remarks: list[str] = []
     try:
         with scratch_folder(cache_dir) as folder:
-            sheets = open_splits(Place(path, config, revision, encoding), folder, remarks)
+            sheets = open_splits(Place(path, config, revision, encoding, pdf_pages), folder, remarks)
             raws = {name: stage(sheet, folder / f"{name}.raw", remarks) for name, sheet in sheets.items()}
             table = _build(path, raws, folder, wanted, remarks)
             for raw in raws.values():

@@ -20,6 +20,7 @@ from takehome.table_files import Place
 from takehome.tables import Table, read_table
 from takehome.tasks import Scale, Task, make_task
 from takehome.tasks.scores import scale_of
+from takehome.tasks.task import column
 from takehome.tokenizer import LoadedTokenizer, unknown_share
 from takehome.values import hash64, visible
 
@@ -40,9 +41,10 @@ class Source:
     task: str | None = None  # found out by default
     pair_column: str | None = None
     pairs: bool = False  # insist on two columns of texts
+    pdf_pages: bool = False  # of PDFs a row for each page, not for each document
 
     def read(self, cache_dir: Path) -> Table:
-        place = Place(self.data, self.config, self.revision, self.encoding)
+        place = Place(self.data, self.config, self.revision, self.encoding, self.pdf_pages)
         if self.task == "tokens" or (self.task is None and looks_marked(place, cache_dir)):
             return read_entities(place, cache_dir=cache_dir)
         return read_table(
@@ -52,6 +54,7 @@ class Source:
             config=self.config,
             revision=self.revision,
             encoding=self.encoding,
+            pdf_pages=self.pdf_pages,
             task=self.task,
             pair_column=self.pair_column,
             pairs=self.pairs,
@@ -130,6 +133,17 @@ def hash_texts(dataset) -> np.ndarray:
         for texts in zip(*(batch[name] for name in names), strict=True):
             numbers[row], row = hash64("\x1f".join(map(normalise, texts))), row + 1
     return numbers
+
+
+def join_groups(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Groups of rows that share a number of one kind or of the other, also by way of further rows [rows]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ids = [np.unique(numbers, return_inverse=True)[1] for numbers in (one, other)]
+    nodes = np.stack([ids[0], ids[1] + ids[0].max() + 1])
+    links = coo_array((np.ones(len(one)), nodes), shape=(nodes.max() + 1,) * 2)
+    return connected_components(links, directed=False)[1][ids[0]]
 
 
 def shares(sizes: np.ndarray, total: int, most: int) -> np.ndarray:
@@ -225,7 +239,8 @@ def divide(
     if not len(own):
         raise InputError(f"{table.path}: each text of train is also in {' or '.join(table.splits)}: give others")
     missing = [name for name in ("validation", "test") if name not in sources]
-    rows = split_rows(labels["train"][own], groups["train"][own], seed, missing)
+    together = join_groups(groups["train"][own], column(table.dataset, "row")[own])  # equal texts; pages of a PDF
+    rows = split_rows(labels["train"][own], together, seed, missing)
     parts = {name: Part(table.dataset, own[part], labels["train"][own[part]]) for name, part in rows.items()}
     for name, source in sources.items():
         if name != "train":

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 pypdf = pytest.importorskip("pypdf", reason="the group `files` is not installed")
@@ -14,6 +15,7 @@ from helpers.profiles import ROOT  # noqa: E402
 from takehome import pdfs  # noqa: E402
 from takehome.errors import InputError  # noqa: E402
 from takehome.tables import read_table  # noqa: E402
+from takehome.texts import divide, join_groups  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,31 @@ def test_a_pdf_that_is_locked_for_changes_only_is_read(made, tmp_path):
     assert pdfs.read_pdf(tmp_path / "a.pdf") == pdfs.read_pdf(source)
 
 
+def test_pages_are_rows_and_those_of_a_document_stay_together(build_program, tmp_path):
+    """A page of a document in train and another in test would make the test easier than life."""
+    program = build_program("pdfs")
+    for number in range(20):
+        label = "ab"[number % 2]
+        words = [f"{label}{number} page of words{n}" for n in range(3 * program.LINES * 3)]  # three pages and more
+        (tmp_path / label).mkdir(exist_ok=True)
+        (tmp_path / label / f"{number:02d}.pdf").write_bytes(program.pdf(" ".join(words)))
+    whole, pages = read_table(tmp_path), read_table(tmp_path, pdf_pages=True)
+    by_document = {}
+    for row in pages.dataset:
+        by_document.setdefault(row["row"], []).append(row["text"])
+    assert ["\n".join(texts) for texts in by_document.values()] == [row["text"] for row in whole.dataset]
+    assert len(by_document) == 20 and min(map(len, by_document.values())) >= 3
+    parts, _ = divide(pages, 1, None, [])
+    documents = {name: {row["row"] for row in part.select()} for name, part in parts.items()}
+    assert sorted(number for own in documents.values() for number in own) == list(by_document)
+    assert all(documents.values())
+
+
+def test_rows_stay_together_by_way_of_others():
+    groups = join_groups(np.array([7, 7, 8, 9, 10, 11]), np.array([1, 2, 2, 3, 3, 4]))
+    assert len(set(groups[:3])) == len(set(groups[3:5])) == 1 and len(set(groups)) == 3
+
+
 def test_without_pypdf_it_says_what_to_install(made, monkeypatch):
     monkeypatch.setattr(pdfs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="PDFs need pypdf: pip install pypdf, or the group `files`"):
@@ -118,7 +145,7 @@ def test_from_pdfs_to_a_label_for_a_new_one(made, tmp_path, capsys):
     assert "24 rows; texts in 'text', labels in 'label'" in run.text
     one = sorted(made.glob("*/*.pdf"))[0]
     told = ["--model", str(run.output), "--output-dir", str(tmp_path / "out")]
-    assert evaluate_model.main([*told, "--data", str(one)]) == 0, capsys.readouterr().err
+    assert evaluate_model.main([*told, "--data", str(one), "--pdf-rows=page"]) == 0, capsys.readouterr().err
     with (tmp_path / "out/predictions.csv").open(encoding="utf-8-sig", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["predicted"] in ("financial", "legal", "medical")

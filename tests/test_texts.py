@@ -130,10 +130,11 @@ def table(train, **splits) -> Table:
     """A table of (text, label) as read_table gives it."""
     names = sorted({label for part in (train, *splits.values()) for _, label in part})
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    features["row"] = datasets.Value("int64")
 
     def made(rows):
         columns = {"text": [text for text, _ in rows], "label": [names.index(label) for _, label in rows]}
-        return datasets.Dataset.from_dict(columns, features)
+        return datasets.Dataset.from_dict(columns | {"row": list(range(2, len(rows) + 2))}, features)
 
     return Table(
         "here.csv", made(train), "text", "label", names, [], {name: made(rows) for name, rows in splits.items()}
