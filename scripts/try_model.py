@@ -57,14 +57,14 @@ def ask(classifier: Classifier, text: str, pair: str | None = None) -> Any:
     """What a model says of a text.
 
     Returns:
-        Probabilities by label; for a score the number as a text; for entities pieces of the text, each with its kind or
-        None.
+        Probabilities by label, where there may be several each with what the model decides; for a score the number as a
+        text; for entities pieces of the text, each with its kind or None.
     """
     import torch
 
     task, words = classifier.make_task(), [(found.start(), found.end()) for found in WORD.finditer(text)]
     if not words:
-        return [(text, None)] if classifier.task == "tokens" else {}
+        return {"tokens": [(text, None)], "regression": ""}.get(classifier.task, {})
     shown = " ".join(text[start:end] for start, end in words) if classifier.task == "tokens" else text
     batch = {"text": [shown]} | ({"pair": [pair]} if pair is not None else {})
     encoded = task.encode(classifier.tokenizer, batch, classifier.max_length)
@@ -76,8 +76,10 @@ def ask(classifier: Classifier, text: str, pair: str | None = None) -> Any:
         return mark(text, words, [classifier.names[n] for n in outputs[0].argmax(-1)[np.array(first[0])]])
     if classifier.task == "regression":
         return f"{outputs.ravel()[0]:.4g}"
-    probabilities = odds(outputs)[0] if classifier.task == "multi-label" else softmax(outputs)[0]
-    return {one_line(name, 60): float(p) for name, p in zip(classifier.names, probabilities, strict=True)}
+    if classifier.task == "multi-label":
+        decided = zip(classifier.names, odds(outputs)[0], task.decide(outputs)[0], strict=True)
+        return {f"{one_line(name, 60)}: {'yes' if yes else 'no'}": float(p) for name, p, yes in decided}
+    return {one_line(name, 60): float(p) for name, p in zip(classifier.names, softmax(outputs)[0], strict=True)}
 
 
 def mark(text: str, words: list[tuple[int, int]], tags: list[str]) -> list[tuple[str, str | None]]:
@@ -104,6 +106,7 @@ def page(classifier: Classifier, name: str, pair: bool) -> gradio.Interface:
         title=name,
         description=f"{classifier.task}; at most {classifier.max_length} tokens of a text are read",
         flagging_mode="never",
+        api_name="answer",
     )
 
 

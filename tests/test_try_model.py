@@ -34,7 +34,7 @@ def classifier(request, tmp_path_factory):
     return load_classifier(str(folder), None)
 
 
-def test_the_answer_of_each_task(classifier):
+def test_the_answer_of_each_task(classifier, monkeypatch):
     text = "Anna Berg lives in Oslo, and the bill is late."
     answer = try_model.ask(classifier, text)
     if classifier.task == "tokens":
@@ -43,10 +43,16 @@ def test_the_answer_of_each_task(classifier):
         assert try_model.ask(classifier, " ") == [(" ", None)]
     elif classifier.task == "regression":
         float(answer)
+        assert try_model.ask(classifier, "") == ""
     else:
-        assert list(answer) == LABELS[classifier.task] and all(0 < value < 1 for value in answer.values())
+        shown = [name.partition(":")[0] for name in answer]
+        assert shown == LABELS[classifier.task] and all(0 < value < 1 for value in answer.values())
         assert (sum(answer.values()) == pytest.approx(1)) == (classifier.task == "classification")
         assert try_model.ask(classifier, "") == {}
+    if classifier.task == "multi-label":
+        late, rude = answer.values()
+        monkeypatch.setattr(classifier.model.config, "thresholds", [late - 0.01, rude + 0.01], raising=False)
+        assert list(try_model.ask(classifier, text)) == ["late: yes", "rude: no"]
 
 
 def test_pieces_of_a_text():
@@ -66,6 +72,8 @@ def test_it_says_what_is_missing(tmp_path, capsys, monkeypatch):
 
 def test_the_page_serves_this_machine_alone(classifier, tmp_path, monkeypatch):
     gradio = pytest.importorskip("gradio", reason="Gradio is not installed: SETUP.md says how")
+    import gradio_client  # comes with it
+
     asked, opened = {}, threading.Event()
 
     def launch(self, **settings):
@@ -78,9 +86,17 @@ def test_the_page_serves_this_machine_alone(classifier, tmp_path, monkeypatch):
     try_model.show(try_model.Options(str(tmp_path), 7861, False))
     assert opened.is_set() and asked["server_name"] == "127.0.0.1" and asked["share"] is False
     monkeypatch.undo()
-    page = try_model.page(classifier, "mine", pair=False)
+    given = ["The bill is late.", "It is paid."][: 2 if classifier.task == "classification" else 1]
+    page = try_model.page(classifier, "mine", pair=len(given) > 1)
     _, address, _ = page.launch(server_name="127.0.0.1", share=False, prevent_thread_lock=True, quiet=True)
     try:
         assert b"mine" in urllib.request.urlopen(address, timeout=60).read()
+        found = gradio_client.Client(address, verbose=False).predict(*given, api_name="/answer")
     finally:
         page.close()
+    answer = try_model.ask(classifier, *given)
+    if isinstance(answer, dict):
+        found = {own["label"]: pytest.approx(own["confidence"], abs=1e-6) for own in found["confidences"]}
+    elif isinstance(answer, list):
+        found = [(own["token"], own["class_or_confidence"]) for own in found]
+    assert found == answer
