@@ -93,9 +93,8 @@ def read_table(
     """Reads a table of texts.
 
     Args:
-        path: a CSV, TSV, JSON-lines or Parquet file; a directory with one such file, with files called train,
-            validation (dev, val) and test, or with a directory of .txt files for each class; or the id of a data set
-            on the Hub, `namespace/name`.
+        path: a CSV, TSV, JSON-lines or Parquet file; a directory with one such file, with train, validation (dev, val)
+            and test, or with a directory of .txt files for each class; or the id of a data set on the Hub.
         text_column, label_column: columns to read; found by name, then by content, if there is one obvious candidate.
         labelled: False reads texts only; None reads labels if there is a column of them.
         labels: names of the classes that are known, in the order of their ids, for instance those of a model; any other
@@ -107,8 +106,7 @@ def read_table(
         encoding: of files of text; by default it is found out, and said if it is not UTF-8.
         pdf_pages: of PDFs a row for each page, not for each document.
         task: "classification", "multi-label" or "regression"; None finds out where it is obvious.
-        pair_column: of a second text for each row.
-        pairs: insist on two columns of texts.
+        pair_column, pairs: a second text for each row, in this column; insist on two columns of texts.
         cache_dir: where the Arrow file is written; by default in a temporary directory that goes with the process.
 
     Raises:
