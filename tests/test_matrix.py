@@ -19,6 +19,7 @@ def test_each_architecture_has_a_tokenizer_and_a_shape():
         ("T5", "The mill.</s>"),
         ("Llama", "<s> The mill."),
         ("Qwen3", "The mill."),
+        ("mBART", "The mill.</s>en_XX"),
     ],
 )
 def test_a_tokenizer_reads_as_those_of_its_kind(name, around):

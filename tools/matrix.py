@@ -28,6 +28,7 @@ from tiny_checkpoints import SHAPES, make_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODERS = {"BERT", "RoBERTa", "DistilBERT", "XLM-R", "ELECTRA", "ModernBERT", "DeBERTa-v3", "DeBERTa", "ALBERT"}
+ENCODERS |= {"MPNet", "CamemBERT", "EuroBERT", "NomicBERT", "XLNet", "Longformer", "BigBird"}
 TABLES = {
     "02": "imdb",
     "04": "mrpc",

@@ -129,8 +129,36 @@ _ENCODER = _SIZES | {"intermediate_size": 768, "max_position_embeddings": 514}
 _DECODER = _SIZES | {"intermediate_size": 512, "num_key_value_heads": 2, "max_position_embeddings": 512}
 _T5 = {"d_model": 192, "d_kv": 32, "d_ff": 512, "num_layers": 3, "num_heads": 6, "vocab_size": 4096,
        "decoder_start_token_id": 0}  # fmt: skip
+_SEQ2SEQ = {
+    "d_model": 192,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 384,
+    "decoder_ffn_dim": 384,
+    "encoder_attention_heads": 6,
+    "decoder_attention_heads": 6,
+    "vocab_size": 4096,
+}
 _DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
 _GEMMA = _DECODER | {"head_dim": 32, "query_pre_attn_scalar": 32}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128}
+_GPT2_SIZES = {"n_embd": 192, "n_layer": 3, "n_head": 6, "vocab_size": 4096, "n_positions": 512}
+_LINEAR = {
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "layer_types": ["linear_attention"] * 2 + ["full_attention"],
+}
+_SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 256,
+}
+_PER_LAYER = {"hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 4096}
 
 # One small model of each architecture that people fine-tune; the first have a closed form, the others are traced.
 ARCHITECTURES = {
@@ -152,14 +180,47 @@ ARCHITECTURES = {
     "Flan-T5": _T5 | {"model_type": "t5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "DeBERTa": _ENCODER | _DEBERTA | {"model_type": "deberta", "max_relative_positions": -1},
     "ALBERT": _ENCODER | {"model_type": "albert", "embedding_size": 64},
-    "BART": {"model_type": "bart", "d_model": 192, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 384,
-             "decoder_ffn_dim": 384, "encoder_attention_heads": 6, "decoder_attention_heads": 6, "vocab_size": 4096},
+    "BART": _SEQ2SEQ | {"model_type": "bart"},
     "Mixtral": _DECODER | {"model_type": "mixtral", "num_local_experts": 4},
     "Granite": _DECODER | {"model_type": "granite"},
     "Falcon": _SIZES | {"model_type": "falcon"},
     "OPT": _SIZES | {"model_type": "opt", "ffn_dim": 384, "word_embed_proj_dim": 192},
     "BLOOM": {"model_type": "bloom", "hidden_size": 192, "n_layer": 3, "n_head": 6, "vocab_size": 4096},
     "Mamba": {"model_type": "mamba", "hidden_size": 192, "num_hidden_layers": 2, "state_size": 8, "vocab_size": 4096},
+    # more of them, as they are on the Hub today: other positions and attention, experts, state spaces, convolutions
+    "MPNet": _ENCODER | {"model_type": "mpnet"},
+    "CamemBERT": _ENCODER | {"model_type": "camembert", "type_vocab_size": 1},
+    "EuroBERT": _DECODER | {"model_type": "eurobert"},
+    "NomicBERT": _ENCODER | {"model_type": "nomic_bert"},
+    "XLNet": {"model_type": "xlnet", "d_model": 192, "n_layer": 3, "n_head": 6, "d_inner": 768, "vocab_size": 4096},
+    "Longformer": _ENCODER | {"model_type": "longformer", "attention_window": 64},
+    "BigBird": _ENCODER | {"model_type": "big_bird"},
+    "Llama 3": _DECODER | {"model_type": "llama", "rope_parameters": _SCALED},
+    "Gemma": _GEMMA | {"model_type": "gemma"},
+    "Gemma 3n": _GEMMA | _PER_LAYER | {"model_type": "gemma3n_text", "intermediate_size": [512] * 3,
+                                       "activation_sparsity_pattern": [0.0] * 3, "num_kv_shared_layers": 0,
+                                       "laurel_rank": 8, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]},
+    "Gemma 4": _GEMMA | _PER_LAYER | {"model_type": "gemma4_text", "global_head_dim": 32},
+    "Phi-2": _SIZES | {"model_type": "phi", "intermediate_size": 768, "max_position_embeddings": 512},
+    "Cohere 2": _DECODER | {"model_type": "cohere2"},
+    "StableLM": _DECODER | {"model_type": "stablelm"},
+    "StarCoder": _GPT2_SIZES | {"model_type": "gpt_bigcode"},
+    "StarCoder 2": _DECODER | {"model_type": "starcoder2"},
+    "GPT-J": _GPT2_SIZES | {"model_type": "gptj", "rotary_dim": 16},
+    "Qwen2-MoE": _DECODER | _EXPERTS | {"model_type": "qwen2_moe", "shared_expert_intermediate_size": 256},
+    "Qwen3-MoE": _DECODER | _EXPERTS | {"model_type": "qwen3_moe", "head_dim": 32},
+    "Qwen3.5": _DECODER | _LINEAR | {"model_type": "qwen3_5_text", "head_dim": 32},
+    "OLMo 3": _DECODER | {"model_type": "olmo3"},
+    "GLM-4": _DECODER | {"model_type": "glm4", "head_dim": 32, "pad_token_id": 0},
+    "Nemotron": _DECODER | {"model_type": "nemotron"},
+    "GPT-OSS": _DECODER | {"model_type": "gpt_oss", "head_dim": 32, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "ERNIE 4.5": _DECODER | {"model_type": "ernie4_5"},
+    "LFM2": _DECODER | {"model_type": "lfm2", "layer_types": ["conv", "conv", "full_attention"]},
+    "Falcon-H1": _DECODER | {"model_type": "falcon_h1", "mamba_d_ssm": 192, "mamba_n_heads": 6, "mamba_d_state": 16,
+                             "mamba_d_head": 32, "mamba_chunk_size": 32},
+    "MiniMax": _DECODER | {"model_type": "minimax", "num_local_experts": 4},
+    "mT5": _T5 | {"model_type": "mt5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "mBART": _SEQ2SEQ | {"model_type": "mbart"},
 }  # fmt: skip
 
 ARCHITECTURE_SHAPE = (4, 96)  # batch size and length

@@ -29,6 +29,8 @@ class Kind:
     model: str  # wordpiece, bytes, unigram or sentencepiece
     special: dict[str, str]
     template: tuple[str, str] = ("$A", "$A $B:1")
+    padding_side: str = "right"
+    nameless: tuple[str, ...] = ()  # special tokens that transformers has no name for
 
 
 _BRACKETS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
@@ -57,6 +59,23 @@ GEMMAS = Kind(
 )
 NO_PADDING, QWENS = Kind("bytes", _END), Kind("bytes", _IM)
 PADDED = Kind("bytes", {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>"})
+MPNETS = Kind("wordpiece", _ANGLES | {"unk_token": "[UNK]"}, ROBERTAS.template)
+_BEGIN = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+EUROBERTS = Kind(
+    "bytes",
+    _BEGIN | {"pad_token": "<|pad|>", "mask_token": "<|mask|>"},
+    ("<|begin_of_text|> $A <|end_of_text|>", "<|begin_of_text|> $A <|end_of_text|> $B:1 <|end_of_text|>:1"),
+)
+XLNETS = Kind(
+    "unigram",
+    {"cls_token": "<cls>", "sep_token": "<sep>", "pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"},
+    ("$A <sep> <cls>:2", "$A <sep> $B:1 <sep>:1 <cls>:2"),
+    padding_side="left",
+)
+_BEGUN = "<|begin_of_text|> $A", "<|begin_of_text|> $A <|begin_of_text|>:1 $B:1"
+LLAMA_3S = Kind("bytes", _BEGIN, _BEGUN)
+BEGUN = Kind("bytes", _BEGIN | {"pad_token": "<|pad|>"}, _BEGUN)
+MBARTS = Kind("unigram", _ANGLES, ("$A </s> en_XX", "$A $B </s> en_XX"), nameless=("en_XX",))
 
 KINDS = {
     **dict.fromkeys(("BERT", "DistilBERT", "ELECTRA"), WORDPIECE),
@@ -69,7 +88,22 @@ KINDS = {
     **dict.fromkeys(("GPT-2", "GPT-NeoX", "Falcon", "Mamba"), NO_PADDING),
     **dict.fromkeys(("Qwen2", "Qwen3", "SmolLM3", "Phi-3"), QWENS),
     **dict.fromkeys(("OLMo 2", "OPT", "BLOOM", "Granite"), PADDED),
-    "XLM-R": XLM_RS,
+    **dict.fromkeys(("XLM-R", "CamemBERT"), XLM_RS),
+    "MPNet": MPNETS,
+    "EuroBERT": EUROBERTS,
+    "NomicBERT": WORDPIECE,
+    "XLNet": XLNETS,
+    "Longformer": ROBERTAS,
+    "BigBird": BRACKETS_UNIGRAM,
+    "Llama 3": LLAMA_3S,
+    **dict.fromkeys(("Gemma", "Gemma 3n", "Gemma 4"), GEMMAS),
+    **dict.fromkeys(("Phi-2", "StableLM", "StarCoder", "StarCoder 2", "GPT-J", "MiniMax"), NO_PADDING),
+    **dict.fromkeys(("Qwen2-MoE", "Qwen3-MoE", "Qwen3.5"), QWENS),
+    **dict.fromkeys(("OLMo 3", "GLM-4"), PADDED),
+    **dict.fromkeys(("Cohere 2", "GPT-OSS", "LFM2", "Falcon-H1"), BEGUN),
+    **dict.fromkeys(("Nemotron", "ERNIE 4.5"), LLAMAS),
+    "mT5": T5S,
+    "mBART": MBARTS,
 }
 IN_BF16 = (
     "Llama",
@@ -83,6 +117,8 @@ IN_BF16 = (
     "Mistral",
     "Mixtral",
     "Granite",
+    *("EuroBERT", "Llama 3", "Gemma", "Gemma 3n", "Gemma 4", "Cohere 2", "StableLM", "StarCoder 2", "Qwen2-MoE"),
+    *("Qwen3-MoE", "Qwen3.5", "OLMo 3", "GLM-4", "Nemotron", "GPT-OSS", "ERNIE 4.5", "LFM2", "Falcon-H1", "MiniMax"),
 )
 
 
@@ -97,7 +133,7 @@ def make_tokenizer(kind: Kind):
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = list(dict.fromkeys(kind.special.values()))
+    special = list(dict.fromkeys([*kind.special.values(), *kind.nameless]))
     unknown = kind.special.get("unk_token")
     options = dict(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
     if kind.model == "wordpiece":
@@ -122,7 +158,9 @@ def make_tokenizer(kind: Kind):
     single, pair = kind.template
     around = [(token, tokenizer.token_to_id(token)) for token in special]
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=around)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LONGEST, **kind.special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=LONGEST, padding_side=kind.padding_side, **kind.special
+    )
 
 
 def make_checkpoint(name: str, folder: Path, **changed) -> Path:
@@ -144,7 +182,7 @@ def make_checkpoint(name: str, folder: Path, **changed) -> Path:
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     if KINDS[name].model == "wordpiece" or "cls_token" in KINDS[name].special:
         ids |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
-    if values["model_type"] in ("t5", "bart"):
+    if values["model_type"] in ("t5", "mt5", "bart", "mbart"):
         ids["decoder_start_token_id"] = tokenizer.pad_token_id
     config = CONFIG_MAPPING[values.pop("model_type")](**values | ids | {"vocab_size": len(tokenizer)} | changed)
     if config.is_encoder_decoder:

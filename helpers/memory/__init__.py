@@ -12,7 +12,7 @@ Answers to "will it fit?", each checked against the next:
 To see where the numbers of the closed form come from, read `blocks` (the tensors of one block), then `closed_form`.
 
     prediction    `estimate`                                tracing       `trace`
-    evaluation    `estimate_evaluation`
+    evaluation    `estimate_evaluation`                     end_of_text   how T5 and BART classify, on fake tensors
     preferences   `estimate_preferences`
     settings      the settings of a run, checked            measuring     `measure`
     reading       a model's numbers from its config         tracker       counts the storages that are alive

@@ -170,6 +170,7 @@ def _build_without_weights(config, values: dict, settings: Settings):
 
 def _traced_steps(model, settings: Settings) -> dict[str, tuple[int, dict]]:
     """For each phase of the second step its peak in bytes, and what was alive then."""
+    from helpers.memory.end_of_text import one_end_of_text
     from helpers.memory.tracker import Tracker
 
     with _fake_tensors(settings):
@@ -193,7 +194,7 @@ def _traced_steps(model, settings: Settings) -> dict[str, tuple[int, dict]]:
             phases[phase] = tracker.peak, tracker.parts
             tracker.start_phase()
 
-        with tracker:
+        with tracker, one_end_of_text(model):
             training_step(model, batch, optimizers, settings.precision)
             for optimizer in optimizers:
                 tracker.add([list(state.values()) for state in optimizer.state.values()], "optimizer state")
