@@ -38,8 +38,8 @@ INSTALL = "make install-full-finetuning (other ways: SETUP.md)"
 GB = 1e9
 
 # What the profiles ask for, in bytes; tests/test_doctor.py holds them against helpers.memory.
-FULL_GPU = 8 * GB  # fine-tuning with the published settings
-FULL_GPU_PRETRAINING = 24 * GB  # and lesson 03's batch of 12 x 1,024 tokens
+FULL_GPU = 10 * GB  # fine-tuning with the published settings
+FULL_GPU_LARGE = 26 * GB  # pretraining GPT-2 (lesson 03), and answers of half a billion parameters (12 and 13)
 LAPTOP_MEMORY = 8 * GB
 LAPTOP_DISK, FULL_DISK = 10 * GB, 20 * GB  # downloads and checkpoints
 
@@ -60,8 +60,9 @@ def recommend(*, gpu_memory: float = 0, memory: float = 0, disk: float = 0, hub:
         return "reduced", "the Hub does not answer, and this profile needs no network"
     if gpu_memory >= FULL_GPU and disk >= FULL_DISK:
         note = ""
-        if gpu_memory < FULL_GPU_PRETRAINING:
-            note = f"; lesson 03 needs {FULL_GPU_PRETRAINING / GB:.0f} GB or a smaller per_device_train_batch_size"
+        if gpu_memory < FULL_GPU_LARGE:
+            wanted = f"{FULL_GPU_LARGE / GB:.0f} GB, or a smaller per_device_train_batch_size"
+            note = f"; lessons 03, 12 and 13 want up to {wanted}"
         return "full", f"a GPU with {gpu_memory / GB:.0f} GB and the Hub are there{note}"
     if disk < LAPTOP_DISK:
         return "reduced", f"less than {LAPTOP_DISK / GB:.0f} GB of disk are free for models and data from the Hub"
