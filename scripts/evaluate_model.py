@@ -10,8 +10,8 @@ With labels in the file, the directory --output-dir gets
     mistakes.csv            wrong predictions, the most confident first
     suspicious.csv          all rows, the likeliest wrong labels first: worth reading if the model never saw them
 
-(of several labels a text, or scores: metrics.json, a picture, mistakes.csv and predictions.csv), and without labels
-predictions.csv. The file is a CSV, TSV, JSONL or Parquet file, a directory or a Hub data set; of a
+(of several labels a text, scores, entities, questions: metrics.json, a picture, mistakes.csv and predictions.csv), and
+without labels predictions.csv. The file is a CSV, TSV, JSONL or Parquet file, a directory or a Hub data set; of a
 directory with splits, test is taken, or validation. Labels are matched with the model's by name. What an earlier
 evaluation wrote there is replaced, unless somebody changed it or put something beside it.
 """
@@ -33,6 +33,8 @@ from takehome.entity_files import WORD, looks_marked, read_entities
 from takehome.errors import InputError, explain_limits, one_line, out_of_memory
 from takehome.metrics import draw_confusion_matrix, measure, report
 from takehome.predictions import WINDOW, columns_of, write_answers, write_rows
+from takehome.question_files import NAMES
+from takehome.reading import ANSWERS, answer_questions
 from takehome.saved_models import Classifier, load_classifier, training_data
 from takehome.table_files import Place
 from takehome.tables import Table, read_table
@@ -150,6 +152,8 @@ def predict(classifier: Classifier, dataset: Dataset, batch_size: int) -> Iterat
 
 def predict_outputs(classifier: Classifier, dataset: Dataset, batch_size: int) -> np.ndarray:
     """The model's outputs for all rows [rows, labels], or [rows] for scores."""
+    if classifier.task == "questions":
+        return answer_all(classifier, dataset, batch_size)
     if classifier.task == "tokens":
         found = np.empty(len(dataset), object)
         for indices, outputs in predict(classifier, dataset, batch_size):
@@ -162,11 +166,26 @@ def predict_outputs(classifier: Classifier, dataset: Dataset, batch_size: int) -
     return classifier.make_task().outputs(found)
 
 
+def answer_all(classifier: Classifier, dataset: Dataset, batch_size: int) -> np.ndarray:
+    """What the model answers to all questions [rows]; texts are read in windows, some rows at a time."""
+    from tqdm.auto import tqdm
+
+    found, reading = np.empty(len(dataset), ANSWERS), classifier.make_task().reading
+    with tqdm(total=len(dataset), unit=" questions", mininterval=1) as bar:
+        for start in range(0, len(dataset), 100):
+            batch = dataset.select_columns(["question", "context"])[start : start + 100]
+            told = classifier.model, classifier.tokenizer, batch, reading, batch_size
+            found[start : start + 100] = answer_questions(*told)
+            bar.update(len(batch["question"]))
+    return found
+
+
 def predict_rows(classifier: Classifier, dataset: Dataset, options: Options) -> np.ndarray:
     """The model's outputs for all rows, of long texts by the vote of their windows if that is asked for."""
     size = options.per_device_eval_batch_size
     if not options.windows:
-        say_cut(classifier, dataset)
+        if classifier.task != "questions":  # which are read in windows anyway
+            say_cut(classifier, dataset)
         return predict_outputs(classifier, dataset, size)
     parts, owner = cut_into_windows(dataset, classifier.tokenizer, classifier.max_length)
     outputs, said = vote(predict_outputs(classifier, parts, size), owner, len(dataset))
@@ -237,6 +256,8 @@ def read_rows(options: Options, classifier: Classifier) -> Table:
     place = Place(options.data, encoding=options.encoding)
     if classifier.task == "tokens" and not options.no_labels and looks_marked(place):
         return read_entities(place, labels=names)
+    if classifier.task == "questions":
+        return read_asked(options, trained)
     labelled = True if options.label_column else None  # None: if there is a column of labels
     return read_table(
         options.data,
@@ -250,6 +271,25 @@ def read_rows(options: Options, classifier: Classifier) -> Table:
         training=False,
         encoding=options.encoding,
         pdf_pages=options.pdf_rows == "page",
+    )
+
+
+def read_asked(options: Options, trained: dict) -> Table:
+    """Questions and their texts, with answers if the table has them; columns of unusual names as in training."""
+    told = [options.text_column, options.pair_column, options.label_column]
+    for n, (name, thing) in enumerate(zip(("text_column", "pair_column", "label_column"), NAMES, strict=False)):
+        own = trained.get(name)
+        told[n] = told[n] or (own if own and own.strip().lower() not in NAMES[thing] else None)
+    labelled = False if options.no_labels else True if options.label_column else None
+    return read_table(
+        options.data,
+        told[0],
+        None if labelled is False else told[2],
+        pair_column=told[1],
+        labelled=labelled,
+        task="questions",
+        training=False,
+        encoding=options.encoding,
     )
 
 
@@ -278,8 +318,8 @@ def evaluate(options: Options) -> None:
     table, dataset = read_texts(options, classifier)
     labels = classifier.make_task().answers(dataset) if table.label_column else None
     classes = classifier.task == "classification"
-    if options.windows and (classifier.task == "tokens" or "pair" in dataset.column_names):
-        raise InputError("--windows is for single texts, not for pairs or entities; leave it away")
+    if options.windows and (classifier.task in ("tokens", "questions") or "pair" in dataset.column_names):
+        raise InputError("--windows is for single texts with a label, a score or labels; leave it away")
     try:
         outputs = predict_rows(classifier, dataset, options)
         predictions = choose_classes(outputs, labels) if classes else outputs

@@ -12,6 +12,7 @@ columns are found when they are obvious, and so is the task:
     multi-label       several labels a text: a list, one 0/1 column a label, or a separator, as in a;b
     regression        a score for each text
     tokens            entities: CoNLL columns, or JSON lines with tags or spans
+    questions         the answer to a question, marked in a text: SQuAD's JSON, or question, context and answers
 
 Before it trains, the program says what it found and what the run will take.
 
@@ -209,8 +210,8 @@ def prepare_data(options: Options, loaded: LoadedTokenizer, work: Path) -> None:
 def decide(options: Options, facts: Facts, device: str) -> Settings:
     """Everything that the result depends on: what was told, and the defaults that depend on data, model and device."""
     batch_size = options.per_device_train_batch_size * options.gradient_accumulation_steps * WORLD
-    epochs = options.num_train_epochs or choose_epochs(facts.rows["train"], len(facts.labels), batch_size)
-    steps_per_epoch = math.ceil(facts.rows["train"] / batch_size)
+    epochs = options.num_train_epochs or choose_epochs(facts.windows["train"], len(facts.labels), batch_size)
+    steps_per_epoch = math.ceil(facts.windows["train"] / batch_size)
     steps = options.max_steps or math.ceil(steps_per_epoch * epochs)
     on_gpu = mixed_precision(device == "cuda", device)
     decided = dict(
@@ -291,8 +292,7 @@ def train(options: Options) -> None:
 
     begin = time.perf_counter()
     trainer.run(checkpoint)
-    chooses = task.name == "multi-label"  # its thresholds, on validation rows
-    guesses = Guesses(trainer.predict(trainer.eval_dataset) if chooses else None, trainer.predict(trainer.test_rows))
+    guesses = Guesses(trainer.guess(trainer.eval_dataset) if task.chooses else None, trainer.guess(trainer.test_rows))
     steps = trainer.state.global_step
     measured = Measured(
         steps=steps,
@@ -332,7 +332,7 @@ def build(
         raise bad_checkpoint(options.checkpoint, cause) from cause
     lora = (options.lora_rank, options.lora_alpha, task.adapters)
     model = add_adapters(loaded.model, *lora) if options.lora else loaded.model
-    splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.rows}
+    splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.windows}
     for name in ("validation", "test"):
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
     weights, why = None, ""
@@ -340,12 +340,13 @@ def build(
         weights, why = class_weights(options.class_weights, facts.counts["train"])
     elif options.class_weights not in ("auto", "none"):
         raise InputError(f"--class-weights {options.class_weights}: there are no classes in {task.name}; leave it away")
+    loss = task.loss(weights)
     batches = forecast.sample_batches(splits["train"], task.collator(tokenizer), settings)
     if settings.bf16 is None:
-        settings = replace(settings, bf16=on_main(PartialState(), forecast.faster_in_bf16, model, batches))
+        settings = replace(settings, bf16=on_main(PartialState(), forecast.faster_in_bf16, model, batches, loss))
     trainer = TextTrainer(model, tokenizer, splits, task, weights, settings, work, options.report_to)
-    evaluated = forecast.evaluated_rows(settings, facts.rows["validation"], facts.rows["test"])
-    predicted = forecast.predict(trainer.model, batches, evaluated, settings)
+    evaluated = forecast.evaluated_rows(settings, facts.windows["validation"], facts.windows["test"])
+    predicted = forecast.predict(trainer.model, batches, loss, evaluated, settings)
     for topic, text in plan_lines(
         options.checkpoint, facts, trainer, predicted, why, options.learning_rate is not None
     ):

@@ -1,4 +1,4 @@
-"""Opens a page on this machine to try a fine-tuned model by hand: a text in, its labels or entities out.
+"""Opens a page on this machine to try a fine-tuned model by hand: a text in, its labels, entities or answer out.
 
     python scripts/try_model.py outputs/mine
 
@@ -20,6 +20,7 @@ import numpy as np
 from takehome.commandline import Parser, number, run_program
 from takehome.entity_files import WORD
 from takehome.errors import InputError, one_line
+from takehome.reading import answer_questions
 from takehome.saved_models import Classifier, load_classifier, training_data
 from takehome.tasks.classes import softmax
 from takehome.tasks.entities import entities, repaired
@@ -58,9 +59,13 @@ def ask(classifier: Classifier, text: str, pair: str | None = None) -> Any:
 
     Returns:
         Probabilities by label, where there may be several each with what the model decides; for a score the number as a
-        text; for entities pieces of the text, each with its kind or None.
+        text; for entities pieces of the text, each with its kind or None; for questions, of which `text` is one and
+        `pair` the text about it, the answer with its probability.
     """
     import torch
+
+    if classifier.task == "questions":
+        return answer(classifier, text, pair or "")
 
     task, words = classifier.make_task(), [(found.start(), found.end()) for found in WORD.finditer(text)]
     if not words:
@@ -82,6 +87,16 @@ def ask(classifier: Classifier, text: str, pair: str | None = None) -> Any:
     return {one_line(name, 60): float(p) for name, p in zip(classifier.names, softmax(outputs)[0], strict=True)}
 
 
+def answer(classifier: Classifier, question: str, context: str) -> dict[str, float]:
+    """The answer that a text gives to a question, with its probability."""
+    if not question.strip() or not context.strip():
+        return {}
+    task, batch = classifier.make_task(), {"question": [question], "context": [context]}
+    found = answer_questions(classifier.model, classifier.tokenizer, batch, task.reading, 8)
+    text = task.final(found)[0]
+    return {text: float(found["probability"][0])} if text else {"no answer": float(found["none"][0])}
+
+
 def mark(text: str, words: list[tuple[int, int]], tags: list[str]) -> list[tuple[str, str | None]]:
     """Pieces of a text, each with the kind of entity that it is, or None."""
     pieces, end = [], 0
@@ -96,7 +111,8 @@ def page(classifier: Classifier, name: str, pair: bool) -> gradio.Interface:
     """The page, not open yet."""
     import gradio
 
-    texts = [gradio.Textbox(label="Text", lines=4), *([gradio.Textbox(label="Second text", lines=4)] if pair else [])]
+    names = ["Question", "Text"] if classifier.task == "questions" else ["Text", "Second text"][: 1 + pair]
+    texts = [gradio.Textbox(label=name, lines=1 if name == "Question" else 4) for name in names]
     answers = {"tokens": gradio.HighlightedText, "regression": gradio.Textbox}
     answer = answers.get(classifier.task, gradio.Label)(label="Answer")
     return gradio.Interface(

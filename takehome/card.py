@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from takehome.errors import one_line
 from takehome.forecast import Forecast
@@ -17,9 +17,6 @@ from takehome.settings import Settings
 from takehome.tasks import Task
 from takehome.texts import Facts
 from takehome.wording import cell
-
-if TYPE_CHECKING:
-    from transformers.trainer_utils import PredictionOutput
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,10 @@ class Results:
 
 @dataclass(frozen=True)
 class Guesses:
-    """What Trainer predicted for the rows that chose the checkpoint, and for the test rows."""
+    """Answers and the model's outputs: for the rows that chose the checkpoint, and for the test rows."""
 
-    validation: PredictionOutput | None  # where thresholds are chosen on them
-    test: PredictionOutput
+    validation: tuple[Any, Any] | None  # where thresholds are chosen on them
+    test: tuple[Any, Any]
 
 
 def summarise(
@@ -74,7 +71,7 @@ def summarise(
     names = {name: name.removeprefix("eval_") for name in best if name.startswith("eval_")}
     usual = {"runtime", "samples_per_second", "steps_per_second"}
     if guesses.validation:
-        task.choose_thresholds(guesses.validation.label_ids, task.outputs(guesses.validation.predictions))
+        task.choose_thresholds(*guesses.validation)
     counts = facts.counts
     classes = task.name == "classification"
     return Results(
@@ -82,7 +79,7 @@ def summarise(
         predicted=predicted,
         measured=measured,
         settings=settings,
-        test=task.measure(guesses.test.label_ids, task.outputs(guesses.test.predictions)),
+        test=task.measure(*guesses.test),
         baselines=facts.baselines,
         majority_class=always_the_commonest(facts.labels, counts["train"], counts["test"]) if classes else None,
         validation={"step": best["step"]} | {name: best[key] for key, name in names.items() if name not in usual},
@@ -226,7 +223,7 @@ def limits(task: Task, results: Results) -> list[str]:
     return [
         f"Measured on {test.n:,} rows of the same data that training did not see. Texts from elsewhere, of another "
         "time or another style, may be harder.",
-        f"It reads the first {data.max_length:,} tokens of a text; {data.cut_share:.1%} of the texts are longer.",
+        task.read(data.max_length, data.cut_share),
         *task.limits(test),
     ]
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BatchEncoding
 
+    Loss = Callable[..., torch.Tensor]  # of a task: (outputs, labels)
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -45,21 +47,22 @@ def sample_batches(train: Dataset, collate: Callable[[list], BatchEncoding], set
     roomy = settings.device == "cpu" and not settings.activation_checkpointing
     warm_up = 1 if roomy else 1 / 2  # the longest, where it must fit
     starts = [int(share * max(0, len(train) - size)) for share in (warm_up, 1 / 6, 1 / 2, 5 / 6)]
-    inputs = train.remove_columns("length")
+    inputs = train.remove_columns([name for name in ("length", "owner") if name in train.column_names])
     first, *timed = [collate([inputs[int(i)] for i in order[start : start + size]]) for start in starts]
     return Batches(first, timed)
 
 
-def predict(model: torch.nn.Module, batches: Batches, evaluated: int, settings: Settings) -> Forecast:
+def predict(model: torch.nn.Module, batches: Batches, loss: Loss, evaluated: int, settings: Settings) -> Forecast:
     """Times some steps, and works out the rest.
 
     Args:
         model: with its weights, on its device.
         batches: to time.
+        loss: of a step.
         evaluated: rows that are read without training, in the whole run.
         settings: of the run.
     """
-    seconds = time_step(model, batches, settings.bf16, settings.fp16)
+    seconds = time_step(model, batches, loss, settings.bf16, settings.fp16)
     if settings.activation_checkpointing:
         seconds *= 4 / 3  # the timed steps do without
     forward = evaluated / settings.processes / settings.per_device_train_batch_size / 3  # a third of a step
@@ -72,7 +75,7 @@ def predict(model: torch.nn.Module, batches: Batches, evaluated: int, settings: 
     return Forecast(settings.steps, seconds, predict_memory(model, settings))
 
 
-def time_step(model: torch.nn.Module, batches: Batches, bf16: bool, fp16: bool = False) -> float:
+def time_step(model: torch.nn.Module, batches: Batches, loss: Loss, bf16: bool, fp16: bool = False) -> float:
     """Seconds of forward and backward pass, the mean of the timed batches; the model stays as it was."""
     import torch
 
@@ -82,10 +85,12 @@ def time_step(model: torch.nn.Module, batches: Batches, bf16: bool, fp16: bool =
     with torch.random.fork_rng():
         for batch in [batches.first, *batches.timed]:
             start = time.perf_counter()
+            inputs = dict(batch.to(device))
+            labels = inputs.pop("labels")
             with torch.autocast(device.type, dtype=half, enabled=bf16 or fp16):
-                loss = model(**batch.to(device)).loss
-            loss.backward()
-            loss.item()  # waits for a GPU
+                value = loss(model(**inputs), labels)
+            value.backward()
+            value.item()  # waits for a GPU
             seconds.append(time.perf_counter() - start)
     model.zero_grad()
     return sum(seconds[1:]) / len(batches.timed)
@@ -108,13 +113,13 @@ def time_update(model: torch.nn.Module) -> float:
     return seconds
 
 
-def faster_in_bf16(model: torch.nn.Module, batches: Batches) -> bool:
+def faster_in_bf16(model: torch.nn.Module, batches: Batches, loss: Loss) -> bool:
     """Whether a CPU computes a step clearly faster in bf16; asked only of those that have instructions for it."""
     import torch
 
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    return time_step(model, batches, bf16=True) < 0.8 * time_step(model, batches, bf16=False)
+    return time_step(model, batches, loss, bf16=True) < 0.8 * time_step(model, batches, loss, bf16=False)
 
 
 def predict_memory(model: torch.nn.Module, settings: Settings) -> int | None:

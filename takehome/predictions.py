@@ -36,7 +36,7 @@ def write_rows(path: Path, header: list[str], rows: Iterable[tuple]) -> None:
 
 def columns_of(dataset: Dataset) -> list[str]:
     """Where a row stood, and its texts."""
-    return [name for name in ("row", "text", "pair") if name in dataset.column_names]
+    return [name for name in ("row", "text", "pair", "question", "context") if name in dataset.column_names]
 
 
 def write_answers(folder: Path, dataset: Dataset, task: Task, outputs: np.ndarray, answers: Any | None) -> None:
@@ -49,7 +49,7 @@ def write_answers(folder: Path, dataset: Dataset, task: Task, outputs: np.ndarra
             batch = dataset[chosen]
             columns = [batch[name] for name in columns_of(dataset)]
             columns += [task.show_answers(answers[chosen])] if labelled else []
-            yield from zip(*columns, *task.show_outputs(outputs[chosen], batch["text"]).values(), strict=True)
+            yield from zip(*columns, *task.show_outputs(outputs[chosen], batch.get("text")).values(), strict=True)
 
     names = columns_of(dataset)
     write_rows(folder / "predictions.csv", [*names, *header], rows(np.arange(len(dataset)), False))

@@ -16,6 +16,7 @@ from takehome.accelerator import device_kind
 from takehome.checkpoints import damage, read_marker
 from takehome.errors import InputError, one_line
 from takehome.models import SAFE, load_model
+from takehome.reading import Reading
 from takehome.tasks import TASKS, Task, make_task, task_of_model
 
 if TYPE_CHECKING:
@@ -35,12 +36,21 @@ class Classifier:
     def names(self) -> list[str]:
         """Names of the classes by id; a model that was saved without names has LABEL_0 …, which stand for 0 …"""
         config = self.model.config
+        if self.task == "questions":
+            return []
         names = [config.id2label[n] for n in range(config.num_labels)]
         return [str(n) for n in range(len(names))] if names == [f"LABEL_{n}" for n in range(len(names))] else names
 
     def make_task(self) -> Task:
         """What is asked of the model, with its thresholds if it has some."""
-        return make_task(self.task, self.names, thresholds=getattr(self.model.config, "thresholds", None))
+        config, reading = self.model.config, None
+        thresholds = getattr(config, "thresholds", None)
+        if self.task == "questions":
+            how = getattr(config, "question_answering", None) or {}  # of a model that another program trained
+            thresholds = [how.get("no_answer_threshold", 1.0)]
+            stride = min(how.get("doc_stride", self.max_length // 4), self.max_length // 2)
+            reading = Reading(self.max_length, stride, how.get("max_answer_length", 30))
+        return make_task(self.task, self.names, thresholds=thresholds, reading=reading)
 
 
 def check_model(place: str) -> None:
@@ -97,6 +107,8 @@ def load_classifier(place: str, max_length: int | None) -> Classifier:
     keep_freed_memory()
     kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
     trained = training_data(place).get("max_length", kept["max_length"])
+    if task == "questions":
+        trained = (getattr(model.config, "question_answering", None) or {}).get("max_length", min(384, trained))
     return Classifier(model.eval().to(device_kind()), tokenizer, max_length or min(longest, trained), task)
 
 

@@ -33,6 +33,7 @@ from takehome.columns import Raw, Wanted, choose_text, stage, write_arrow
 from takehome.errors import InputError, printable
 from takehome.forms import CLASSES, LABELS, SCORE, Form, find_form, find_pair, remark_pair
 from takehome.packed import UNPACKED
+from takehome.question_files import QUESTIONS, are_questions, read_questions
 from takehome.scratch import scratch_folder
 from takehome.table_files import Place, open_splits
 from takehome.values import order
@@ -57,8 +58,9 @@ class Table:
         splits: what the data has beside its training split: "validation", "test" or both, with the same columns. Texts
             that also stand in one of them were left out of `dataset`.
         task: what the labels are: "classification", "multi-label" ("label" holds 0 or 1 for each of `labels`) or
-            "regression" ("label" is a number, and there are no `labels`); None without labels.
-        pair_column: of a second text ("pair"), if there is one.
+            "regression" ("label" is a number, and there are no `labels`); None without labels. Of "questions" the
+            columns are question, context, answers, start and row: see takehome/question_files.py.
+        pair_column: of a second text ("pair"), if there is one; of the contexts of questions.
     """
 
     path: Path | str
@@ -105,7 +107,7 @@ def read_table(
         config, revision: of a data set on the Hub, or of a directory laid out like one.
         encoding: of files of text; by default it is found out, and said if it is not UTF-8.
         pdf_pages: of PDFs a row for each page, not for each document.
-        task: "classification", "multi-label" or "regression"; None finds out where it is obvious.
+        task: "classification", "multi-label", "regression" or "questions"; None finds out where it is obvious.
         pair_column, pairs: a second text for each row, in this column; insist on two columns of texts.
         cache_dir: where the Arrow file is written; by default in a temporary directory that goes with the process.
 
@@ -117,12 +119,11 @@ def read_table(
     try:
         with scratch_folder(cache_dir) as folder:
             sheets = open_splits(Place(path, config, revision, encoding, pdf_pages), folder, remarks)
+            if task == QUESTIONS or (task is None and are_questions(sheets["train"])):
+                return _questions(path, sheets, folder, wanted, remarks)
             raws = {name: stage(sheet, folder / f"{name}.raw", remarks) for name, sheet in sheets.items()}
             table = _build(path, raws, folder, wanted, remarks)
-            for raw in raws.values():
-                raw.file.unlink()
-            for made in ("hub", UNPACKED):
-                shutil.rmtree(folder / made, ignore_errors=True)
+            _tidy(folder, *(raw.file for raw in raws.values()))
             return table
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -132,6 +133,21 @@ def read_table(
             which = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
             said = f"{error.strerror or error}{which}; check the file and its rights"
         raise InputError(f"{path}: {said}") from error
+
+
+def _tidy(folder: Path, *files: Path) -> None:
+    """Removes copies that were made on the way."""
+    for file in files:
+        file.unlink()
+    for made in ("hub", UNPACKED):
+        shutil.rmtree(folder / made, ignore_errors=True)
+
+
+def _questions(path, sheets: dict, folder: Path, wanted: Wanted, remarks: list[str]) -> Table:
+    done, (question, context, answers) = read_questions(path, sheets, folder, wanted, remarks)
+    _tidy(folder)
+    remarks = [printable(remark) for remark in remarks]
+    return Table(path, done.pop("train"), question, answers, [], remarks, done, QUESTIONS, context)
 
 
 def _build(path, raws: dict[str, Raw], folder: Path, wanted: Wanted, remarks: list[str]) -> Table:

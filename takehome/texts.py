@@ -16,6 +16,7 @@ from takehome.baselines import MAX_ROWS
 from takehome.checkpoints import write_file
 from takehome.entity_files import looks_marked, read_entities
 from takehome.errors import InputError, printable
+from takehome.reading import Reading
 from takehome.table_files import Place
 from takehome.tables import Table, read_table
 from takehome.tasks import Scale, Task, make_task
@@ -82,6 +83,8 @@ class Facts:
     cut_share: float  # of the texts that are longer than max_length
     unknown_share: float  # of the tokens that stand for what the tokenizer does not know, or for a single byte
     rows: dict[str, int]  # of train, validation and test
+    windows: dict[str, int]  # that are made of them, where a text may be read in several; else the same
+    reading: Reading | None  # how texts are read that questions are asked about
     counts: dict[str, list[int]]  # rows of each label, by its id, in train, validation and test
     baselines: dict[str, dict[str, float]]  # what simpler ways score on the test rows
     width: int  # of the model's hidden states
@@ -92,10 +95,11 @@ class Facts:
     @classmethod
     def load(cls, folder: Path) -> "Facts":
         saved = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        return cls(**saved | {"scale": saved["scale"] and Scale(**saved["scale"])})
+        made = {"scale": saved["scale"] and Scale(**saved["scale"])}
+        return cls(**saved | made | {"reading": saved["reading"] and Reading(**saved["reading"])})
 
     def make_task(self) -> Task:
-        return make_task(self.task, self.labels, self.scale)
+        return make_task(self.task, self.labels, self.scale, reading=self.reading)
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,10 @@ def normalise(text: str) -> str:
 
 
 def hash_texts(dataset) -> np.ndarray:
-    """A 64-bit number for each text, or pair [rows], the same for texts that are equal when normalised."""
+    """A 64-bit number for each text, pair, or context of a question [rows]: the same for those that are equal when
+    normalised."""
     numbers, row = np.empty(len(dataset), dtype=np.uint64), 0
-    names = [name for name in ("text", "pair") if name in dataset.column_names]
+    names = [name for name in ("text", "pair", "context") if name in dataset.column_names]
     for batch in dataset.select_columns(names).iter(1000):
         for texts in zip(*(batch[name] for name in names), strict=True):
             numbers[row], row = hash64("\x1f".join(map(normalise, texts))), row + 1
@@ -236,6 +241,8 @@ def divide(
     given = [groups[name] for name in sources if name != "train"]
     alone = ~np.isin(groups["train"], np.concatenate(given)) if given else np.full(len(groups["train"]), True)
     own = np.flatnonzero(alone)
+    if task.name == "questions" and (lost := len(alone) - len(own)):
+        remarks.append(f"{lost:,} rows of train left out: their contexts are also in another split.")
     if not len(own):
         raise InputError(f"{table.path}: each text of train is also in {' or '.join(table.splits)}: give others")
     missing = [name for name in ("validation", "test") if name not in sources]
@@ -258,7 +265,7 @@ def divide(
             )
         parts["train"] = parts["train"].draw(max_train_samples, seed)
     counts = task.counts(task.answers(parts["train"].select()))
-    for name in (name for name, count in zip(task.counted(), counts, strict=True) if not count):
+    for name in (name for name, count in zip(task.counted(), counts, strict=False) if not count):
         remarks.append(f"Label {name!r} has no row to train on: its texts are also in another split.")
     return parts, digest.hexdigest()
 
@@ -296,12 +303,13 @@ def prepare(
     remarks = list(table.remarks)
     task = make_task(table.task, table.labels)
     loaded = loaded.for_words() if task.name == "tokens" else loaded
+    task.check(loaded, max_length)
     parts, digest = divide(table, seed, max_train_samples, remarks, task)
     answers = {name: task.answers(part.select()) for name, part in parts.items()}
     task.scale = scale_of(answers["train"]) if table.task == "regression" else None
     lengths = _lengths(parts["train"], loaded, seed, task, max_length)
-    for name, part in parts.items():
-        _tokenise(part, loaded.tokenizer, lengths["max_length"], folder / f"{name}.arrow", task)
+    told = loaded.tokenizer, lengths["max_length"], folder, task
+    encoded = {name: _tokenise(part, name, *told) for name, part in parts.items()}
     known = parts["train"].draw(MAX_ROWS, seed)
     facts = Facts(
         task=task.name,
@@ -311,15 +319,17 @@ def prepare(
         label_column=table.label_column,
         labels=table.labels,
         scale=task.scale,
-        remarks=remarks,
+        remarks=remarks + task.remark_windows(encoded["train"], answers["train"]),
         digest=digest,
         rows={name: len(part.rows) for name, part in parts.items()},
+        windows={name: len(rows) for name, rows in encoded.items()},
+        reading=task.reading,
         counts={name: task.counts(own) for name, own in answers.items()},
         baselines=task.baselines(known.select(), parts["validation"].select(), parts["test"].select()),
         width=loaded.width,
         **lengths,
     )
-    del table, parts
+    del table, parts, encoded
     pa.default_memory_pool().release_unused()
     facts.save(folder)
     return facts
@@ -327,9 +337,11 @@ def prepare(
 
 def _lengths(part: Part, loaded: LoadedTokenizer, seed: int, task: Task, told: int | None) -> dict[str, float]:
     """The fields of Facts about tokens, from a sample of the texts; `told` is the length that the user gave."""
-    sample, limit = _sample_tokens(part, loaded, seed, task), loaded.limit
+    batches, limit = _sample_tokens(part, loaded, seed, task), loaded.limit
+    sample = [ids for batch in batches for ids in batch["input_ids"]]
     tokens = np.array([len(ids) for ids in sample])
-    length = told or min(limit, 8 * math.ceil(max(8, np.percentile(tokens, 95)) / 8))
+    length = told or min(limit, task.longest, 8 * math.ceil(max(task.shortest, np.percentile(tokens, 95)) / 8))
+    task.plan(batches, length)
     return dict(
         limit=limit,
         max_length=int(length),
@@ -340,27 +352,30 @@ def _lengths(part: Part, loaded: LoadedTokenizer, seed: int, task: Task, told: i
     )
 
 
-def _sample_tokens(part: Part, loaded: LoadedTokenizer, seed: int, task: Task) -> list[list[int]]:
-    """Token ids of up to 2,000 texts, at most `limit` each."""
+def _sample_tokens(part: Part, loaded: LoadedTokenizer, seed: int, task: Task) -> list[dict[str, list]]:
+    """Up to 2,000 texts, encoded in batches, of at most `limit` tokens each."""
     sample = np.sort(np.random.default_rng(seed).permutation(part.rows)[:2000])
     batches = part.dataset.select(sample).iter(100)
-    encoded = (task.encode(loaded.tokenizer, batch, loaded.limit) for batch in batches)
-    return [ids for batch in encoded for ids in batch["input_ids"]]
+    return [task.encode(loaded.tokenizer, batch, loaded.limit) for batch in batches]
 
 
-def _tokenise(part: Part, tokenizer, length: int, file: Path, task: Task) -> None:
-    """Writes input_ids, length and labels of each row to an Arrow file."""
+def _tokenise(part: Part, name: str, tokenizer, length: int, folder: Path, task: Task):
+    """Writes input_ids, length and labels of each row, or of each of its windows, to an Arrow file; returns that."""
 
-    def tokenise(batch):
+    def tokenise(batch, numbers):
         encoded = task.encode(tokenizer, batch, length)
-        return encoded | {"length": [len(row) for row in encoded["input_ids"]]}
+        if "owner" in encoded:
+            encoded["owner"] = [numbers[row] for row in encoded["owner"]]
+        kept = {key: own for key, own in encoded.items() if name != "train" or key not in task.beside}
+        return kept | {"length": [len(row) for row in encoded["input_ids"]]}
 
-    part.select().map(
+    return part.select().map(
         tokenise,
         batched=True,
+        with_indices=True,
         remove_columns=part.dataset.column_names,
-        new_fingerprint=file.stem,
-        cache_file_name=str(file),
+        new_fingerprint=name,
+        cache_file_name=str(folder / f"{name}.arrow"),
         load_from_cache_file=False,
     )
 
@@ -375,6 +390,7 @@ def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str,
     texts = f"{facts.text_column!r} and {facts.pair_column!r}" if facts.pair_column else repr(facts.text_column)
     chosen = "95 % of the texts fit" if facts.max_length < facts.limit else "the model's limit"
     chosen = "as told" if max_length else chosen
+    task, windows = facts.make_task(), ", ".join(f"{name} {n:,}" for name, n in facts.windows.items())
     return [
         (
             "data",
@@ -382,12 +398,13 @@ def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str,
         ),
         *(("", remark) for remark in facts.remarks),
         ("task", facts.task),
-        facts.make_task().describe(total),
+        task.describe(total),
         ("split", ", ".join(f"{name} {n:,}" for name, n in facts.rows.items()) + "; equal texts stay together"),
         (
             "length",
             f"median {facts.tokens_median:.0f} tokens, 95 % have at most {facts.tokens_95:.0f}; "
-            f"--max-length {facts.max_length} ({chosen}) cuts {facts.cut_share:.1%}",
+            f"--max-length {facts.max_length} ({chosen}) {task.tell_length(facts.cut_share)}",
         ),
+        *([("windows", windows)] if facts.reading else []),
         *([("", strange)] if facts.unknown_share > MUCH_UNKNOWN else []),
     ]

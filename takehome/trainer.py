@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -133,8 +134,9 @@ class TextTrainer(Trainer):
             compute_loss_func=task.loss(weights),
             compute_metrics=task.validate,
             callbacks=callbacks,
-            preprocess_logits_for_metrics=lambda logits, _: logits[0] if isinstance(logits, tuple) else logits,
+            preprocess_logits_for_metrics=task.reduce,
         )
+        self.task = task
         self.progress.shared_stop = SharedStop(self.accelerator, self.progress.stop)
         self.remove_callback(PrinterCallback)  # there is one bar, ours
 
@@ -158,6 +160,17 @@ class TextTrainer(Trainer):
         finally:
             if self.progress.bar is not None:
                 self.progress.bar.close()
+
+    def evaluate(self, eval_dataset: Dataset | None = None, *arguments, **more) -> dict[str, float]:
+        self.task.look_at_windows(self.eval_dataset if eval_dataset is None else eval_dataset)
+        return super().evaluate(eval_dataset, *arguments, **more)
+
+    def guess(self, dataset: Dataset) -> tuple[Any, Any]:
+        """The answers of rows, and the model's outputs for them, as the task measures both."""
+        self.task.look_at_windows(dataset)
+        self.compute_metrics = None  # they are computed elsewhere
+        found = self.predict(dataset)
+        return self.task.truth(found.label_ids), self.task.outputs(found.predictions)
 
     def _load_best_model(self) -> None:
         best = self.work / f"checkpoint-{self.state.best_global_step}"
@@ -204,6 +217,7 @@ def training_arguments(settings: Settings, work: Path, best: str, report_to: str
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
             activation_checkpointing=settings.activation_checkpointing,
             activation_checkpointing_kwargs={"use_reentrant": False} if settings.activation_checkpointing else None,
+            label_names=["labels"],  # of whatever model
             eval_strategy="steps",
             eval_steps=settings.eval_steps,
             save_steps=settings.eval_steps,

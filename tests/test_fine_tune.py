@@ -106,13 +106,13 @@ def test_bf16_is_taken_on_a_cpu_where_it_is_clearly_faster(monkeypatch):
 
     able, seconds = [True], {}
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able[0])
-    monkeypatch.setattr(forecast, "time_step", lambda model, batches, bf16: seconds[bf16])
+    monkeypatch.setattr(forecast, "time_step", lambda model, batches, loss, bf16: seconds[bf16])
     for bf16, faster in ((0.5, True), (0.9, False), (1.5, False)):
         seconds.update({True: bf16, False: 1.0})
-        assert forecast.faster_in_bf16(None, None) is faster
+        assert forecast.faster_in_bf16(None, None, None) is faster
     able[0] = False
     seconds.clear()  # nothing is timed where it would be emulated
-    assert forecast.faster_in_bf16(None, None) is False
+    assert forecast.faster_in_bf16(None, None, None) is False
 
 
 def test_what_is_not_decided_yet_is_no_other_run():

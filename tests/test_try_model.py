@@ -16,6 +16,7 @@ LABELS = {
     "multi-label": ["late", "rude"],
     "regression": [],
     "tokens": ["O", "B-PER", "I-PER"],
+    "questions": [],
 }
 
 
@@ -44,6 +45,10 @@ def test_the_answer_of_each_task(classifier, monkeypatch):
     elif classifier.task == "regression":
         float(answer)
         assert try_model.ask(classifier, "") == ""
+    elif classifier.task == "questions":
+        asked = try_model.ask(classifier, "Who lives in Oslo?", text)
+        assert answer == try_model.ask(classifier, " ", text) == {}  # no text, or no question
+        assert next(iter(asked)) in text and 0 < next(iter(asked.values())) < 1
     else:
         shown = [name.partition(":")[0] for name in answer]
         assert shown == LABELS[classifier.task] and all(0 < value < 1 for value in answer.values())

@@ -11,7 +11,7 @@ import numpy as np
 
 from takehome.errors import one_line
 from takehome.tasks.classes import listed_counts, weak_labels
-from takehome.tasks.task import Task, sequence_digest
+from takehome.tasks.task import Task, sequence_digest, sequences
 from takehome.wording import cell
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ class Entities(Task):
         return np.array([max((rarity[kind] for kind in own), default=0) for own in found])
 
     def answers(self, dataset: Dataset, rows: np.ndarray | None = None) -> np.ndarray:
-        given = (dataset if rows is None else dataset.select(rows)).select_columns("label")[:]["label"]
-        found = np.empty(len(given), object)
-        found[:] = given
-        return found
+        return sequences((dataset if rows is None else dataset.select(rows)).select_columns("label")[:]["label"])
 
     def digest(self, dataset: Dataset) -> bytes:
         return sequence_digest(self.answers(dataset))
@@ -217,7 +214,8 @@ class Entities(Task):
         return rows
 
     def picture(self, scores: TagScores) -> tuple[str, str, Figure]:
-        return "mistakes.png", "Mistakes on the test rows, by kind", draw_mistakes(scores)
+        title = f"{scores.entities:,} entities in {scores.n:,} sentences, F1 {scores.f1:.3f}"
+        return "mistakes.png", "Mistakes on the test rows, by kind", draw_mistakes(scores.mistakes, "entities", title)
 
     def limits(self, scores: TagScores) -> list[str]:
         mistakes = ", ".join(f"{count:,} {kind}" for kind, count in scores.mistakes.items())
@@ -270,7 +268,7 @@ def mistakes_of(truth: list[str], guesses: list[str]) -> list[str]:
     return found + ["invented"] * len(said - there - used)
 
 
-def draw_mistakes(scores: TagScores) -> Figure:
+def draw_mistakes(mistakes: dict[str, int], what: str, title: str) -> Figure:
     """A bar for each kind of mistake."""
     from matplotlib.figure import Figure
 
@@ -278,9 +276,9 @@ def draw_mistakes(scores: TagScores) -> Figure:
 
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
-    names = list(scores.mistakes)[::-1]
-    axes.barh(names, [scores.mistakes[name] for name in names], color=COLOURS[1])
-    axes.set_xlabel("entities")
-    axes.set_title(f"{scores.entities:,} entities in {scores.n:,} sentences, F1 {scores.f1:.3f}")
+    names = list(mistakes)[::-1]
+    axes.barh(names, [mistakes[name] for name in names], color=COLOURS[1])
+    axes.set_xlabel(what)
+    axes.set_title(title)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -50,6 +50,7 @@ class SetScores:
 
 class Labels(Task):
     name = "multi-label"
+    chooses = True
     best = "mean_average_precision"
     shown = {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "mean_average_precision": "mean average precision"}  # noqa: RUF012
     kinds = {"micro_f1": "f1", "macro_f1": "f1", "mean_average_precision": "mean_average_precision"}  # noqa: RUF012

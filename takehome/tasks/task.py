@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
+    from takehome.reading import Reading
     from takehome.tasks.scores import Scale
+    from takehome.tokenizer import LoadedTokenizer
 
 
 def column(dataset: Dataset, name: str) -> np.ndarray:
@@ -34,6 +36,9 @@ class Task:
         best: the metric of the validation rows that chooses the checkpoint; greater is better.
         shown: the headline metrics and how they are called.
         kinds: for each of `shown`, what the model index calls it.
+        chooses: whether thresholds are chosen on validation rows, after training.
+        shortest, longest: tokens of a row at most are between these, unless the user says so.
+        beside: columns that `encode` makes for what comes after the model; training needs none of them.
     """
 
     name = ""
@@ -44,9 +49,18 @@ class Task:
     best = ""
     shown: dict[str, str] = {}  # noqa: RUF012
     kinds: dict[str, str] = {}  # noqa: RUF012
+    chooses = False
+    shortest, longest = 8, 10**9
+    beside: tuple[str, ...] = ()
 
-    def __init__(self, labels: list[str], scale: Scale | None = None, thresholds: list[float] | None = None):
-        self.labels, self.scale, self.thresholds = labels, scale, thresholds
+    def __init__(
+        self,
+        labels: list[str],
+        scale: Scale | None = None,
+        thresholds: list[float] | None = None,
+        reading: Reading | None = None,
+    ):
+        self.labels, self.scale, self.thresholds, self.reading = labels, scale, thresholds, reading
 
     # --- the data
 
@@ -81,6 +95,24 @@ class Task:
             tokens.pop(name, None)
         return tokens | ({"labels": batch["label"]} if "label" in batch else {})
 
+    def check(self, loaded: LoadedTokenizer, max_length: int | None) -> None:
+        """Raises InputError if a tokenizer, or the length that the user gave, cannot serve."""
+
+    def plan(self, sample: list[dict[str, list]], length: int) -> None:
+        """Decides from encoded batches how rows of at most `length` tokens are read."""
+
+    def remark_windows(self, train: Dataset, answers: Any) -> list[str]:
+        """What is worth knowing of the encoded training rows, whose answers these are."""
+        return []
+
+    def tell_length(self, share: float) -> str:
+        """What happens to the share of the texts that are too long, in words that follow "--max-length 64"."""
+        return f"cuts {share:.1%}"
+
+    def read(self, length: int, share: float) -> str:
+        """How much of a text is read, for a card."""
+        return f"It reads the first {length:,} tokens of a text; {share:.1%} of the texts are longer."
+
     def describe(self, counts: list[int]) -> tuple[str, str]:
         """A line about the answers, with its topic; `counts` of all rows."""
         raise NotImplementedError
@@ -107,7 +139,18 @@ class Task:
         """The loss of a step; `weights` are those of the classes, if there are."""
         raise NotImplementedError
 
+    def reduce(self, logits: Any, labels: torch.Tensor) -> torch.Tensor:
+        """What is kept of a batch that is evaluated."""
+        return logits[0] if isinstance(logits, tuple) else logits
+
     # --- how good it is
+
+    def look_at_windows(self, dataset: Dataset) -> None:
+        """Learns which encoded rows are evaluated next."""
+
+    def truth(self, labels: Any) -> Any:
+        """The answers of the rows that are evaluated, as `measure` takes them; `labels` as Trainer gives them back."""
+        return labels
 
     def outputs(self, predictions: Any) -> Any:
         """What the model's raw outputs say, as `measure` takes it."""
@@ -180,6 +223,14 @@ class Task:
     def report(self, scores: Any) -> str:
         """The metrics for a terminal."""
         raise NotImplementedError
+
+
+def sequences(values: list) -> np.ndarray:
+    """An array of lists, also where all have one length [rows]."""
+    found = np.empty(len(values), object)
+    for n, own in enumerate(values):
+        found[n] = own
+    return found
 
 
 def sequence_digest(values: list) -> bytes:
