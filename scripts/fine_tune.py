@@ -51,8 +51,8 @@ from takehome.models import is_local
 from takehome.settings import Settings, choose_epochs, class_weights, evaluation_steps, learning_rate
 from takehome.tasks import TASKS, Task
 from takehome.tasks.task import column
-from takehome.telling import plan_lines, result_lines
-from takehome.texts import Facts, Source, describe, prepare
+from takehome.telling import describe, plan_lines, result_lines
+from takehome.texts import Facts, Source, prepare
 from takehome.tokenizer import LoadedTokenizer, bad_checkpoint, load_tokenizer, save_tokenizer
 from takehome.tracking import add_report_to, check_report_to, finish_tracking, place_tracking
 from takehome.unfinished import (

@@ -4,13 +4,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from takehome.card import Results
+from takehome.errors import printable
 from takehome.forecast import Forecast, duration, peak_memory
 from takehome.tasks import Task
 from takehome.texts import Facts
 
 if TYPE_CHECKING:
     from takehome.trainer import TextTrainer
+
+MUCH_UNKNOWN = 0.05  # so large a share of unknown tokens is said
+
+
+def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str, str]]:
+    """What was found, in lines of (topic, text); `data` and `max_length` as the user gave them."""
+    strange = (
+        f"{facts.unknown_share:.0%} of the tokens are unknown to the checkpoint's tokenizer, or single bytes: take "
+    )
+    strange += "a checkpoint that was pretrained on texts of this kind, such as a multilingual one"
+    total = np.sum(list(facts.counts.values()), axis=0).astype(int).tolist()
+    texts = f"{facts.text_column!r} and {facts.pair_column!r}" if facts.pair_column else repr(facts.text_column)
+    task, chosen = facts.make_task(), "95 % of the texts fit"
+    if facts.max_length >= min(facts.limit, task.longest):
+        chosen = "the model's limit" if facts.max_length >= facts.limit else "the usual window"
+    chosen = "as told" if max_length else chosen
+    windows = ", ".join(f"{name} {n:,}" for name, n in facts.windows.items())
+    return [
+        (
+            "data",
+            f"{printable(data)}: {sum(facts.rows.values()):,} rows; texts in {texts}, labels in {facts.label_column!r}",
+        ),
+        *(("", remark) for remark in facts.remarks),
+        ("task", facts.task),
+        task.describe(total),
+        ("split", ", ".join(f"{name} {n:,}" for name, n in facts.rows.items()) + "; equal texts stay together"),
+        (
+            "length",
+            f"median {facts.tokens_median:.0f} tokens, 95 % have at most {facts.tokens_95:.0f}; "
+            f"--max-length {facts.max_length} ({chosen}) {task.tell_length(facts.cut_share)}",
+        ),
+        *([("windows", windows)] if facts.reading else []),
+        *([("", strange)] if facts.unknown_share > MUCH_UNKNOWN else []),
+    ]
 
 
 def plan_lines(

@@ -15,7 +15,7 @@ import numpy as np
 from takehome.baselines import MAX_ROWS
 from takehome.checkpoints import write_file
 from takehome.entity_files import looks_marked, read_entities
-from takehome.errors import InputError, printable
+from takehome.errors import InputError
 from takehome.reading import Reading
 from takehome.table_files import Place
 from takehome.tables import Table, read_table
@@ -26,7 +26,6 @@ from takehome.tokenizer import LoadedTokenizer, unknown_share
 from takehome.values import hash64, visible
 
 MAX_VALIDATION = 5000  # rows: training evaluates often
-MUCH_UNKNOWN = 0.05  # so large a share of unknown tokens is said
 
 
 @dataclass(frozen=True)
@@ -378,33 +377,3 @@ def _tokenise(part: Part, name: str, tokenizer, length: int, folder: Path, task:
         cache_file_name=str(folder / f"{name}.arrow"),
         load_from_cache_file=False,
     )
-
-
-def describe(facts: Facts, data: str, max_length: int | None) -> list[tuple[str, str]]:
-    """What was found, in lines of (topic, text); `data` and `max_length` as the user gave them."""
-    strange = (
-        f"{facts.unknown_share:.0%} of the tokens are unknown to the checkpoint's tokenizer, or single bytes: take "
-    )
-    strange += "a checkpoint that was pretrained on texts of this kind, such as a multilingual one"
-    total = np.sum(list(facts.counts.values()), axis=0).astype(int).tolist()
-    texts = f"{facts.text_column!r} and {facts.pair_column!r}" if facts.pair_column else repr(facts.text_column)
-    chosen = "95 % of the texts fit" if facts.max_length < facts.limit else "the model's limit"
-    chosen = "as told" if max_length else chosen
-    task, windows = facts.make_task(), ", ".join(f"{name} {n:,}" for name, n in facts.windows.items())
-    return [
-        (
-            "data",
-            f"{printable(data)}: {sum(facts.rows.values()):,} rows; texts in {texts}, labels in {facts.label_column!r}",
-        ),
-        *(("", remark) for remark in facts.remarks),
-        ("task", facts.task),
-        task.describe(total),
-        ("split", ", ".join(f"{name} {n:,}" for name, n in facts.rows.items()) + "; equal texts stay together"),
-        (
-            "length",
-            f"median {facts.tokens_median:.0f} tokens, 95 % have at most {facts.tokens_95:.0f}; "
-            f"--max-length {facts.max_length} ({chosen}) {task.tell_length(facts.cut_share)}",
-        ),
-        *([("windows", windows)] if facts.reading else []),
-        *([("", strange)] if facts.unknown_share > MUCH_UNKNOWN else []),
-    ]

@@ -16,6 +16,7 @@ from takehome import texts  # noqa: E402
 from takehome.errors import InputError  # noqa: E402
 from takehome.tables import Table  # noqa: E402
 from takehome.tasks.task import column  # noqa: E402
+from takehome.telling import describe  # noqa: E402
 from takehome.tokenizer import load_tokenizer  # noqa: E402
 
 MODEL = str(ROOT / "data/models/distilbert")
@@ -191,7 +192,7 @@ def test_texts_that_the_tokenizer_does_not_know_are_said_before_training(tmp_pat
             facts = texts.prepare(
                 texts.Source(str(data)), load_tokenizer(checkpoint), tmp_path / f"{name}-{language}", seed=0
             )
-            told[language] = [line for _, line in texts.describe(facts, str(data), None) if "unknown" in line]
+            told[language] = [line for _, line in describe(facts, str(data), None) if "unknown" in line]
         assert told["English"] == []
         assert "of the tokens are unknown to the checkpoint's tokenizer" in told["Russian"][0]
 
