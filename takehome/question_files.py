@@ -240,6 +240,7 @@ def read_questions(path, sheets: dict[str, Sheet], folder: Path, wanted: Wanted,
     import datasets
 
     sheets = {name: opened(sheet) for name, sheet in sheets.items()}
+    remarks[:] = [remark for remark in remarks if not remark.endswith(": version.")]  # of SQuAD: no loss
     columns = {name: _columns(path, sheet.columns, wanted) for name, sheet in sheets.items()}
     names = columns["train"]
     labelled = wanted.labelled is not False and names["answers"] is not None

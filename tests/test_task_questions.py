@@ -112,7 +112,7 @@ def test_questions_are_found_however_they_are_written(form, tmp_path):
     assert (table.task, table.text_column, table.pair_column) == ("questions", "question", "context")
     found = [(row["question"], row["answers"], row["start"], row["context"]) for row in table.dataset]
     assert found == [(q, [a] if a else [], TEXT.index(a) if a else -1, TEXT) for q, a in ASKED]
-    assert not [remark for remark in table.remarks if "version" not in remark]
+    assert table.remarks == []
 
 
 def test_squad_one_and_the_course_s_own(tmp_path):
@@ -476,3 +476,15 @@ def test_a_window_that_is_too_short_is_refused(small, tmp_path, capsys):
     data = put(tmp_path / "a.jsonl", lines(ROWS))
     told = ["--data", str(data), "--output-dir", str(tmp_path / "model"), "--checkpoint", small, "--max-length=16"]
     assert "--max-length 16: a question and a text need 32 tokens at least" in refused(capsys, *told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "lora"])
+def test_a_decoder_answers_and_adapters_learn(name, small, tmp_path):
+    data = write_data(tmp_path / "data", impossible=True)
+    checkpoint, more = (str(ROOT / "data/models/gpt2"), ()) if name == "gpt2" else (small, ("--lora",))
+    run = Run(tmp_path / "model", data, "--max-steps=4", "--max-length=48", *more, checkpoint=checkpoint).finish()
+    told = ["--model", str(run.output), "--data", str(data / "test.jsonl"), "--output-dir", str(tmp_path / "out")]
+    assert evaluate_model.main(told) == 0
+    measured = json.loads((tmp_path / "out/metrics.json").read_text("utf-8"))
+    assert measured["f1"] == pytest.approx(run.metrics["test"]["f1"])
