@@ -26,11 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What was predicted of a run; None if the architecture's memory cannot be followed."""
+    """What was predicted of a run; None if the architecture's memory cannot be followed.
+
+    Attributes:
+        steps: of the optimizer.
+        seconds: of the whole run.
+        step_memory_bytes: tensors of the longest step.
+        memory_bytes: the same on a GPU; without one what the process will hold at most, Python and the libraries too.
+    """
 
     steps: int
     seconds: float
     step_memory_bytes: int | None
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ def predict(model: torch.nn.Module, batches: Batches, loss: Loss, evaluated: int
         evaluated: rows that are read without training, in the whole run.
         settings: of the run.
     """
+    step = predict_memory(model, settings)
+    memory = step if settings.device == "cuda" or step is None else predict_process(model, step)
     seconds = time_step(model, batches, loss, settings.bf16, settings.fp16)
     if settings.activation_checkpointing:
         seconds *= 4 / 3  # the timed steps do without
@@ -72,7 +82,7 @@ def predict(model: torch.nn.Module, batches: Batches, loss: Loss, evaluated: int
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-    return Forecast(settings.steps, seconds, predict_memory(model, settings))
+    return Forecast(settings.steps, seconds, step, memory)
 
 
 def time_step(model: torch.nn.Module, batches: Batches, loss: Loss, bf16: bool, fp16: bool = False) -> float:
@@ -142,6 +152,15 @@ def predict_memory(model: torch.nn.Module, settings: Settings) -> int | None:
         return trace(model, **step).peak_bytes
     except Exception:  # each architecture that cannot be traced fails in its own way
         return None
+
+
+def predict_process(model: torch.nn.Module, step: int) -> int:
+    """Bytes that the process will hold at most: those of a step beside what it holds without the weights, if that is
+    more than what it held at most while it read the data."""
+    import psutil
+
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    return max(psutil.Process().memory_info().rss - weights + step, peak_memory(cuda=False) or 0)
 
 
 def evaluated_rows(settings: Settings, validation: int, test: int) -> int:

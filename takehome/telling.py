@@ -8,7 +8,7 @@ import numpy as np
 
 from takehome.card import Results
 from takehome.errors import printable
-from takehome.forecast import Forecast, duration, peak_memory
+from takehome.forecast import Forecast, duration
 from takehome.tasks import Task
 from takehome.texts import Facts
 
@@ -81,19 +81,23 @@ def plan_lines(
     if (warm_up := settings.warmup_steps) >= settings.steps:
         told = f"--warmup-steps {warm_up:g} is as long as the run"
         lines.append(("", f"{told}: the rate rises to its end and never falls; take fewer"))
-    memory, beside = predicted.step_memory_bytes, ""
-    if settings.device != "cuda" and (peak := peak_memory(False)):  # of the timed steps
-        beside = f"; about {peak / 1e9:.2f} GB with Python and the libraries"
-    said = f"{memory / 1e9:.2f} GB for the longest step, predicted{beside}" if memory else "not predicted"
+    said = "not predicted"
+    if predicted.step_memory_bytes:
+        said = f"{predicted.step_memory_bytes / 1e9:.2f} GB for the longest step, predicted"
+        if settings.device != "cuda":
+            said += f"; about {predicted.memory_bytes / 1e9:.2f} GB with Python and the libraries"
     return [*lines, ("memory", said), ("time", f"about {duration(predicted.seconds)}, from 3 timed steps")]
 
 
 def result_lines(task: Task, results: Results) -> list[tuple[str, str]]:
     """What came out, in lines of (topic, text)."""
     measured, headline = results.measured, task.headline(results.test)
-    peak = f", peak memory {measured.peak_memory_bytes / 1e9:.2f} GB" if measured.peak_memory_bytes else ""
+    memory, predicted = measured.peak_memory_bytes, results.predicted
+    held = f"{memory / 1e9:.2f} GB held at most" if memory else "not measured"
+    held += f"; predicted {predicted.memory_bytes / 1e9:.2f} GB" if predicted.memory_bytes else ""
     said = ", ".join(f"{called} {headline[name]:.4f}" for name, called in task.shown.items())
-    lines = [("took", duration(measured.seconds) + peak), ("test", f"{said} on {results.test.n:,} rows")]
+    took = duration(measured.seconds) + ("" if measured.resumed else f"; predicted {duration(predicted.seconds)}")
+    lines = [("took", took), ("memory", held), ("test", f"{said} on {results.test.n:,} rows")]
     for name, own in results.baselines.items():
         lines.append(("", f"{name}: {', '.join(f'{own[key]:.4f}' for key in task.shown)}"))
     advice = advise(headline[task.best], {name: own[task.best] for name, own in results.baselines.items()})
