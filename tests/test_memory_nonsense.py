@@ -8,6 +8,7 @@ from memory_cases import BERT, GPT2, LLAMA
 
 from helpers.memory import estimate, estimate_evaluation, prediction, read_config
 from helpers.memory.families import FAMILIES
+from helpers.memory.reading import check_any_sizes
 
 SHAPE = {"per_device_train_batch_size": 4, "sequence_length": 32}
 NONSENSE = [
@@ -146,6 +147,14 @@ def test_nonsense_is_named(change, message):
     ):
         with pytest.raises(ValueError, match=message):
             function(GPT2 | change, **SHAPE)
+
+
+def test_layers_are_counted_where_they_are_meant():
+    """Gemma 3n has a vocabulary of its own for each layer, which is not a number of layers."""
+    check_any_sizes("any", {"vocab_size_per_layer_input": 262144, "n_layer": 1000, "encoder_layers": 48})
+    for key in ("n_layer", "encoder_layers", "num_hidden_layers"):
+        with pytest.raises(ValueError, match=f"{key} is 1e.03; no model is that large"):
+            check_any_sizes("any", {key: 1001})
 
 
 @pytest.mark.parametrize(

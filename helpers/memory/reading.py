@@ -263,7 +263,8 @@ def check_any_sizes(name: str, values: dict) -> None:
     for key, value in values.items():
         if not isinstance(value, Integral) or isinstance(value, bool):
             continue
-        if value > LARGEST or ("layer" in key and value > MOST_LAYERS):
+        counts_layers = key.endswith(("layer", "layers"))  # vocab_size_per_layer_input counts something else
+        if value > LARGEST or (counts_layers and value > MOST_LAYERS):
             raise ValueError(f"{name}: {key} is {value:.3g}; no model is that large")
 
 
