@@ -18,6 +18,7 @@ from takehome.errors import InputError, one_line
 from takehome.models import SAFE, load_model
 from takehome.reading import Reading
 from takehome.tasks import TASKS, Task, make_task, task_of_model
+from takehome.tokenizer import longest_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -100,16 +101,15 @@ def load_classifier(place: str, max_length: int | None) -> Classifier:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
-    longest = getattr(model.config, "max_position_embeddings", None) or tokenizer.model_max_length
-    longest = min(longest, tokenizer.model_max_length)
-    if max_length is not None and max_length > longest:
+    longest = longest_text(model.config, tokenizer)
+    if max_length is not None and longest is not None and max_length > longest:
         raise InputError(f"--max-length {max_length}: this model takes {longest} tokens at most")
     keep_freed_memory()
     kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
     trained = training_data(place).get("max_length", kept["max_length"])
     if task == "questions":
         trained = (getattr(model.config, "question_answering", None) or {}).get("max_length", min(384, trained))
-    return Classifier(model.eval().to(device_kind()), tokenizer, max_length or min(longest, trained), task)
+    return Classifier(model.eval().to(device_kind()), tokenizer, max_length or min(longest or trained, trained), task)
 
 
 def training_data(place: str) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from takehome.errors import InputError, one_line
 from takehome.models import SAFE
 
 ROOT = Path(__file__).resolve().parent.parent
+NO_LIMIT = 10**9
+# Beside RoBERTa's, models that count positions from behind the padding token's number
+BEHIND_PADDING = ("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "mpnet", "xmod")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class LoadedTokenizer:
     checkpoint: str
     revision: str | None
     tokenizer: Any
-    limit: int  # tokens that the model takes at most
+    limit: int  # tokens that the model takes at most; where there is no limit, as many as are usual
     width: int  # of its hidden states
 
     def for_words(self) -> LoadedTokenizer:
@@ -52,14 +55,23 @@ def load_tokenizer(
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
         raise InputError(f"--checkpoint {checkpoint}: its tokenizer has no token to pad with: take another")
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
-    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # they count from there
-    limit = min(positions, tokenizer.model_max_length)
-    limit = limit if limit < 10**9 else 512
-    if max_length and max_length > limit:
+    limit = longest_text(config, tokenizer)
+    if max_length and limit and max_length > limit:
         raise InputError(f"--max-length {max_length}: {checkpoint} takes at most {limit} tokens: take fewer")
-    return LoadedTokenizer(checkpoint, revision, tokenizer, int(limit), getattr(config, "hidden_size", 768))
+    width = getattr(config.get_text_config(), "hidden_size", 768)
+    return LoadedTokenizer(checkpoint, revision, tokenizer, limit or max(max_length or 0, 512), width)
+
+
+def longest_text(config, tokenizer) -> int | None:
+    """Tokens of a text that a model takes at most; None where neither its config nor its tokenizer sets a limit."""
+    config = config.get_text_config()  # of a model that sees pictures, too
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    if positions <= 0:  # XLNet writes -1
+        positions = NO_LIMIT
+    elif "roberta" in config.model_type or config.model_type in BEHIND_PADDING:
+        positions -= (config.pad_token_id or 0) + 1
+    limit = min(positions, tokenizer.model_max_length)
+    return int(limit) if limit < NO_LIMIT else None
 
 
 def save_tokenizer(tokenizer, folder: Path) -> None:

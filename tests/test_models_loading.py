@@ -111,3 +111,43 @@ def test_pickled_weights_and_remote_code_are_not_run(checkpoint):
     with pytest.raises(InputError, match="safetensors"):
         load(checkpoint)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "of_tokenizer", "longest"),
+    [
+        ({"model_type": "bert", "max_position_embeddings": 512}, 10**30, 512),
+        ({"model_type": "bert", "max_position_embeddings": 512}, 128, 128),
+        ({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 10**30, 512),
+        ({"model_type": "longformer", "max_position_embeddings": 4098, "pad_token_id": 1}, 10**30, 4096),
+        ({"model_type": "xlnet"}, 10**30, None),  # it says -1 positions
+        ({"model_type": "mamba"}, 10**30, None),
+        ({"model_type": "t5"}, 512, 512),
+        ({"model_type": "gemma3"}, 10**30, 131072),  # it sees pictures, and the config of its text is inside
+    ],
+)
+def test_the_longest_text_that_a_model_takes(config, of_tokenizer, longest):
+    from types import SimpleNamespace
+
+    from transformers import CONFIG_MAPPING
+
+    from takehome.tokenizer import longest_text
+
+    values = dict(config)
+    built = CONFIG_MAPPING[values.pop("model_type")](**values)
+    assert longest_text(built, SimpleNamespace(model_max_length=of_tokenizer)) == longest
+
+
+def test_a_table_of_positions_is_as_long_as_is_said():
+    """Longformer and MPNet count from behind the padding token; one token more and there is no row for it."""
+    import torch
+    from transformers import AutoModel, MPNetConfig
+
+    from takehome.tokenizer import BEHIND_PADDING
+
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = AutoModel.from_config(MPNetConfig(**small, vocab_size=20, max_position_embeddings=10)).eval()
+    assert "mpnet" in BEHIND_PADDING
+    assert model(torch.full((1, 8), 5)).last_hidden_state.shape == (1, 8, 8)
+    with pytest.raises(IndexError):
+        model(torch.full((1, 9), 5))
