@@ -4,8 +4,12 @@
     python scripts/instruct.py --data talks.jsonl --output-dir outputs/assistant --checkpoint data/models/llama
 
 Each line of the file is a JSON object: {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content":
-"…"}]}. The loss is on the answers and on the end of each. A tenth of the conversations is held out, and the program
-says the loss on their answers before and after. A checkpoint without a chat template gets one.
+"…"}]}. Turned into messages, with a word about it: `conversations` with `from` and `value` (ShareGPT), `prompt` with
+`completion`, `instruction` with `input` and `output` (Alpaca), and one JSON list of such objects. The loss is on the
+answers and on the end of each. A tenth of the conversations is held out, and the program says the loss on their answers
+before and after. A checkpoint without a chat template gets one.
+
+Stopped for whatever reason? Run the same command again: it goes on from the last whole checkpoint in OUTPUT.unfinished.
 
 The output holds the model, its tokenizer with the chat template, and metrics.json. It is used so:
 
@@ -15,8 +19,10 @@ The output holds the model, its tokenizer with the chat template, and metrics.js
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import random
 import sys
 from dataclasses import asdict, dataclass
@@ -26,14 +32,17 @@ from typing import TYPE_CHECKING, Any
 from helpers.allocator import keep_freed_memory
 from helpers.hub import check_hub
 from helpers.machine import device_kind, mixed_precision, use_one_gpu
+from takehome.checkpoints import checkpoints, step_of
 from takehome.commandline import Parser, number, run_program
-from takehome.conversations import IGNORED, add_template, encode, end_of_turn, read_conversations
+from takehome.conversations import IGNORED, Conversations, add_template, encode, end_of_turn, read_conversations
 from takehome.errors import InputError
 from takehome.models import is_local, load_model
+from takehome.settings import evaluation_steps
 from takehome.tokenizer import bad_checkpoint, load_tokenizer
+from takehome.unfinished import MODEL, find_start, has_ended, refuse_place, unfinished, whole, working_folder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, Trainer
+    from takehome.trainer import WholeTrainer
 
 NAME = Path(__file__).name
 CHECKPOINT = "HuggingFaceTB/SmolLM2-135M"
@@ -56,18 +65,19 @@ class Options:
     held_out: float
     seed: int
     use_cpu: bool
+    overwrite: bool
 
 
 def parse_arguments(arguments: list[str] | None = None) -> Options:
     """The command line.
 
     Raises:
-        InputError: an option is unknown, missing or out of range, or the output is not empty.
+        InputError: an option is unknown, missing or out of range.
     """
     parser = Parser(prog=NAME, description=__doc__)
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="JSON lines with messages")
-    add("--output-dir", type=Path, required=True, help="a directory that is not there yet")
+    add("--data", type=Path, required=True, help="JSON lines with conversations")
+    add("--output-dir", type=Path, required=True, help="directory that the finished model appears in")
     add("--checkpoint", default=CHECKPOINT, help="directory or Hub id of a causal language model (%(default)s)")
     add("--checkpoint-revision", help="commit of a Hub id")
     add("--max-length", type=number(int, 8), help="tokens of a conversation (as many as the model takes, at most 1024)")
@@ -78,41 +88,73 @@ def parse_arguments(arguments: list[str] | None = None) -> Options:
     add("--held-out", type=number(float, 0, 0.9, above=True), default=0.1, help="share of the conversations")
     add("--seed", type=number(int, 0, 2**32 - 1), default=42)
     add("--use-cpu", action="store_true")
+    add("--overwrite", action="store_true", help="replace a finished model, or another run")
     options = vars(parser.parse_args(arguments))
     if options["checkpoint"] == CHECKPOINT and not options["checkpoint_revision"]:
         options["checkpoint_revision"] = REVISION
-    if options["output_dir"].exists() and (not options["output_dir"].is_dir() or any(options["output_dir"].iterdir())):
-        raise InputError(f"--output-dir {options['output_dir']}: is there already and not empty; name another")
+    options["output_dir"] = Path(os.path.abspath(options["output_dir"].expanduser()))
     return Options(**options)
 
 
+# --- The conversations ---------------------------------------------------------------------------
+
+
+def describe(talks: Conversations, encoded: list[dict], kept: list[dict], length: int) -> None:
+    """Says what was found, what it was turned into, and what of it is not learned."""
+    if columns := [f"{name} ({number:,})" for name, number in talks.columns.items() if name != "messages"]:
+        print(f"columns: {'; '.join(columns)} turned into messages")
+    out = talks.left_out | {"no answer within the length": len(encoded) - len(kept)}
+    out = ", ".join(f"{number:,} with {why}" for why, number in out.items() if number)
+    print(f"data: {len(talks.rows):,} conversations" + (f"; left out: {out}" if out else ""))
+    if cut := [row for row in kept if row["length"] > length]:
+        lost = 1 - sum(row["learned"] for row in kept) / sum(row["answers"] for row in kept)
+        print(f"cut: {len(cut):,} are longer than {length} tokens; with their ends go {lost:.1%} of all answer tokens")
+
+
 def prepare(options: Options, loaded: Any) -> tuple[list[dict], list[dict]]:
-    """Token ids and labels of the conversations to train on, and of those held out."""
-    rows = read_conversations(options.data)
+    """The conversations to train on, and those held out, as token ids and labels, and what was cut of them.
+
+    Raises:
+        InputError: the file cannot be used, or too little of it fits.
+    """
+    talks = read_conversations(options.data)
     length = min(options.max_length or 1024, loaded.limit)
-    encoded = [encode(loaded.tokenizer, messages, length) for messages in rows]
+    encoded = []
+    for where, messages in zip(talks.places, talks.rows, strict=True):
+        try:
+            row = encode(loaded.tokenizer, messages, sys.maxsize)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        answers = sum(label != IGNORED for label in row["labels"])
+        short = {name: values[:length] for name, values in row.items()}
+        learned = sum(label != IGNORED for label in short["labels"])
+        encoded.append(short | {"length": len(row["labels"]), "answers": answers, "learned": learned})
     kept = [row for row in encoded if any(label != IGNORED for label in row["labels"][1:])]
+    describe(talks, encoded, kept, length)
     if len(kept) < 2:
         raise InputError(f"{options.data}: no answer begins within {length} tokens: raise --max-length")
-    cut = sum(len(row["input_ids"]) == length for row in kept)
-    print(f"data: {len(rows):,} conversations, {cut:,} cut at {length} tokens, {len(rows) - len(kept):,} left out")
     random.Random(options.seed).shuffle(kept)
     held = min(max(1, round(options.held_out * len(kept))), len(kept) - 1)
-    return kept[held:], kept[:held]
+    inputs = [{name: row[name] for name in ("input_ids", "labels")} for row in kept]
+    return inputs[held:], inputs[:held]
 
 
-def make_trainer(options: Options, loaded: Any, train: list[dict], held_out: list[dict]) -> Trainer:
+# --- The run -------------------------------------------------------------------------------------
+
+
+def record_of(options: Options, precision: str, train: list[dict]) -> dict[str, Any]:
+    """Everything that the run depends on, so that it goes on only as what it was."""
+    kept = {name: value for name, value in asdict(options).items() if name not in ("data", "output_dir", "overwrite")}
+    digest = hashlib.sha256(json.dumps(train).encode()).hexdigest()
+    return kept | {"precision": precision, "rows_digest": digest}
+
+
+def make_trainer(options: Options, loaded: Any, train: list[dict], held_out: list[dict], work: Path) -> WholeTrainer:
     """A Trainer with the model, in fp32 weights."""
-    from transformers import (
-        AutoModelForCausalLM,
-        DataCollatorForSeq2Seq,
-        PrinterCallback,
-        Trainer,
-        TrainingArguments,
-        set_seed,
-    )
+    import numpy as np
+    from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, TrainingArguments, set_seed
 
-    from helpers.progress import ProgressLine
+    from takehome.trainer import LengthSampler, WholeTrainer
 
     set_seed(options.seed)
     try:
@@ -123,8 +165,9 @@ def make_trainer(options: Options, loaded: Any, train: list[dict], held_out: lis
         raise bad_checkpoint(options.checkpoint, cause) from cause
     device = device_kind(options.use_cpu)
     precision = mixed_precision(device != "cpu", device)
-    settings = TrainingArguments(
-        options.output_dir,
+    size = options.per_device_train_batch_size * options.gradient_accumulation_steps
+    arguments = TrainingArguments(
+        str(work),
         num_train_epochs=options.num_train_epochs,
         learning_rate=options.learning_rate,
         per_device_train_batch_size=options.per_device_train_batch_size,
@@ -135,21 +178,31 @@ def make_trainer(options: Options, loaded: Any, train: list[dict], held_out: lis
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         prediction_loss_only=True,
-        save_strategy="no",
+        save_steps=evaluation_steps(math.ceil(len(train) / size)),
         logging_steps=10,
+        logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,
         use_cpu=device == "cpu",
         dataloader_pin_memory=device == "cuda",
+        restore_callback_states_from_checkpoint=True,
         seed=options.seed,
     )
-    collate = DataCollatorForSeq2Seq(loaded.tokenizer)
-    trainer = Trainer(model, settings, collate, train, held_out, callbacks=[ProgressLine()])
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    lengths = np.array([len(row["input_ids"]) for row in train])
+    return WholeTrainer(
+        model,
+        arguments,
+        DataCollatorForSeq2Seq(loaded.tokenizer),
+        train,
+        held_out,
+        work=work,
+        record=record_of(options, precision, train),
+        sampler=LengthSampler(lengths, size, options.seed),
+        shown={},
+    )
 
 
-def answer_loss(trainer: Trainer, rows: list[dict]) -> float:
+def answer_loss(trainer: WholeTrainer, rows: list[dict]) -> float:
     """Nats a token over all answers, which the mean over batches is not."""
     import torch
 
@@ -163,15 +216,17 @@ def answer_loss(trainer: Trainer, rows: list[dict]) -> float:
     return total / count
 
 
-def save(model: PreTrainedModel, tokenizer: Any, end: int, options: Options, metrics: dict) -> None:
-    """Writes the model so that a pipeline stops at the end of a turn."""
+def save(trainer: WholeTrainer, tokenizer: Any, end: int, options: Options, metrics: dict) -> None:
+    """Writes the model so that a pipeline stops at the end of a turn; all of it appears, or nothing."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
     model.generation_config.eos_token_id = end
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(options.output_dir)
-    tokenizer.save_pretrained(options.output_dir)
     told = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     text = json.dumps({"metrics": metrics, "options": told}, indent=1, sort_keys=True) + "\n"
-    (options.output_dir / "metrics.json").write_text(text, encoding="utf-8")
+    with whole(options.output_dir, MODEL) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "metrics.json").write_text(text, encoding="utf-8")
 
 
 def instruct(options: Options) -> None:
@@ -180,6 +235,10 @@ def instruct(options: Options) -> None:
     use_one_gpu()
     if not is_local(options.checkpoint):
         check_hub()  # before the libraries are imported: they would wait long for a Hub that is not there
+    try:
+        refuse_place(options.output_dir, MODEL, options.overwrite)
+    except InputError as error:
+        raise InputError(f"--output-dir: {error}") from error
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -190,20 +249,29 @@ def instruct(options: Options) -> None:
     shown = loaded.tokenizer.decode([end])
     print(f"template: {'a plain one of ours' if made else 'that of the checkpoint'}; a turn ends with {shown}")
     train, held_out = prepare(options, loaded)
-    trainer = make_trainer(options, loaded, train, held_out)
-    batch = options.per_device_train_batch_size * options.gradient_accumulation_steps
-    steps = math.ceil(math.ceil(len(train) / batch) * options.num_train_epochs)
-    print(f"training: {len(train):,} conversations, {steps:,} steps; {len(held_out):,} held out", flush=True)
+    with working_folder(unfinished(options.output_dir), print):
+        trainer = make_trainer(options, loaded, train, held_out, unfinished(options.output_dir))
+        save(trainer, loaded.tokenizer, end, options, learn(options, trainer, held_out))
+    print(f"written to {options.output_dir}")
+
+
+def learn(options: Options, trainer: WholeTrainer, held_out: list[dict]) -> dict[str, float]:
+    """Trains, from the last checkpoint on if there is one, and says the loss on answers held out."""
+    rows, batch = len(trainer.train_dataset), trainer.sampler.step_rows
+    steps = math.ceil(math.ceil(rows / batch) * options.num_train_epochs)
+    start = find_start(trainer.work, trainer.record, options.overwrite, print)
+    if start:
+        print(f"resuming: {start}{': its training was over' if has_ended(start) else ''}")
+    print(f"training: {rows:,} conversations, {steps:,} steps; {len(held_out):,} held out", flush=True)
     before = answer_loss(trainer, held_out)
-    trainer.train()
+    trainer.run(start)
     after = answer_loss(trainer, held_out)
     if not math.isfinite(after):
         raise InputError("the loss is no number any more: lower --learning-rate")
     print(f"loss on the answers held out: {before:.3f} before, {after:.3f} after (nats a token)")
     if after >= before:
         print("It did not fall: more conversations, or another --learning-rate.")
-    save(trainer.model, loaded.tokenizer, end, options, {"loss_before": before, "loss_after": after, "steps": steps})
-    print(f"written to {options.output_dir}")
+    return {"loss_before": before, "loss_after": after, "steps": steps}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -214,7 +282,13 @@ def main(arguments: list[str] | None = None) -> int:
         options.append(parse_arguments(arguments))
         instruct(options[0])
 
-    return run_program(NAME, run, lambda: options[0].output_dir if options else None, lambda: "nothing was saved")
+    return run_program(NAME, run, lambda: options[0].output_dir if options else None, lambda: what_is_kept(options))
+
+
+def what_is_kept(options: list[Options]) -> str:
+    """From where the same command goes on after a stop."""
+    left = checkpoints(unfinished(options[0].output_dir)) if options else []
+    return f"the same command goes on after step {step_of(left[-1])}" if left else "nothing is kept"
 
 
 if __name__ == "__main__":

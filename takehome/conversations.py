@@ -1,65 +1,159 @@
 """Conversations from a file, their chat template, and labels for a loss on the answers.
 
-rows = read_conversations(Path("talks.jsonl"))     # [[{"role": "user", "content": "…"}, …], …]
+talks = read_conversations(Path("talks.jsonl"))    # .rows: [[{"role": "user", "content": "…"}, …], …]
 add_template(tokenizer)                            # unless it has one
-encode(tokenizer, rows[0], max_length=512)         # {"input_ids": […], "labels": [-100, …]}
+encode(tokenizer, talks.rows[0], max_length=512)   # {"input_ids": […], "labels": [-100, …]}
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from takehome.errors import InputError
+from takehome.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Messages = list[dict[str, str]]
 ROLES = ("system", "user", "assistant")
+OTHER_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant"}
+TOOL_ROLES = ("tool", "function", "function_call", "function_response", "observation", "ipython")
+TURNS = ("messages", "conversations", "conversation")  # columns of a list of turns
+ASKED = ("prompt", "instruction", "question")
+ANSWERED = ("completion", "output", "response", "answer")
+MORE = ("input", "context")  # columns of the text that an instruction is about
+SYSTEM = ("system", "system_prompt")
 IGNORED = -100  # the label of a token that the loss leaves out
 # How a turn begins and ends, for tokenizers that have these tokens and no template.
 MARKS = (("<|{}|>", "<|end|>", {"<|user|>", "<|assistant|>", "<|end|>"}),
          ("<|im_start|>{}\n", "<|im_end|>", {"<|im_start|>", "<|im_end|>"}))  # fmt: skip
 
 
-def read_conversations(path: Path) -> list[Messages]:
-    """The conversations of a file of JSON lines, each an object with `messages`.
+@dataclass(frozen=True)
+class Conversations:
+    """What a file holds.
+
+    Attributes:
+        rows: the conversations that can be learned from.
+        places: of each row, where it stands: "talks.jsonl, line 3".
+        columns: what they were made of, and how many of each: {"instruction, input, output": 20}.
+        left_out: why others are not among the rows, and how many of each.
+    """
+
+    rows: list[Messages]
+    places: list[str]
+    columns: Counter[str]
+    left_out: Counter[str]
+
+
+def read_conversations(path: Path) -> Conversations:
+    """The conversations of a file of JSON lines, or of one JSON list, each an object with `messages`.
+
+    Other columns that are in use are turned into messages: `conversations` with `from` and `value` (ShareGPT), `prompt`
+    with `completion`, `instruction` with `input` and `output` (Alpaca). A conversation with an empty turn, or that does
+    not end with an answer, is left out and counted.
 
     Raises:
-        InputError: the file cannot be read; or a line is no JSON object, has no messages, or does not end with an
-            answer. The message names the line.
+        InputError: the file cannot be read; or a conversation is no JSON object, has none of these columns, has a role
+            or a content that is not known, or calls a tool; or fewer than two are left. The message names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: a JSON text may hold U+2028
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}: name a file of JSON lines") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text: save it as UTF-8") from error
-    found = [_messages(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    if len(found) < 2:
-        raise InputError(f"{path}: {len(found)} conversations, and at least two are needed: one is held out")
+    found = Conversations([], [], Counter(), Counter())
+    for where, row in _rows(path, text):
+        columns, turns = _turns(where, row)
+        found.columns[columns] += 1
+        messages = [_message(f"{where}, turn {number}", turn) for number, turn in enumerate(turns, 1)]
+        if why := _useless(messages):
+            found.left_out[why] += 1
+            continue
+        found.rows.append(messages)
+        found.places.append(where)
+    if len(found.rows) < 2:
+        why = "".join(f"; {count} with {reason}" for reason, count in found.left_out.items())
+        raise InputError(f"{path}: {len(found.rows)} conversations, and at least two are needed: one is held out{why}")
     return found
 
 
-def _messages(where: str, line: str) -> Messages:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'too deep')}): one object a line") from error
-    turns = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(turns, list) or not turns:
-        raise InputError(f'{where}: has no list "messages"')
-    for number, turn in enumerate(turns, 1):
-        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
-            raise InputError(f"{where}, turn {number}: its role must be one of {', '.join(ROLES)}")
-        if not isinstance(turn.get("content"), str) or not turn["content"].strip():
-            raise InputError(f"{where}, turn {number}: its content must be a text that is not empty")
-    if turns[-1]["role"] != "assistant" or not any(turn["role"] == "user" for turn in turns):
-        raise InputError(f"{where}: must hold a turn of the user and end with one of the assistant")
-    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+def _rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """Each object of a JSON list, or of JSON lines, and where it stands."""
+    if text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except (json.JSONDecodeError, RecursionError):
+            rows = None  # JSON lines, of which the first one is a list
+        if rows:
+            yield from ((f"{path}, conversation {number}", row) for number, row in enumerate(rows, 1))
+            return
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON text may hold U+2028
+        if line.strip():
+            try:
+                yield f"{path}, line {number}", json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                why = getattr(error, "msg", "too deep")
+                raise InputError(f"{path}, line {number}: not JSON ({why}): one object a line") from error
+
+
+def _turns(where: str, row: Any) -> tuple[str, list]:
+    """The columns that a conversation is made of, and its turns as they are written."""
+    row = row if isinstance(row, dict) else {}
+    system = next((row[name] for name in SYSTEM if isinstance(row.get(name), str) and row[name].strip()), "")
+    before = [{"role": "system", "content": system}] if system else []
+    for name in TURNS:
+        if isinstance(row.get(name), list) and row[name]:
+            first = row[name][0] if isinstance(row[name][0], dict) else {}
+            before = [] if "system" in (first.get("role"), first.get("from")) else before
+            keys = "from, value" if "from" in first else "role, content"
+            return name if name == "messages" else f"{name} ({keys})", before + row[name]
+    asked, answered = (next((name for name in names if name in row), "") for names in (ASKED, ANSWERED))
+    if asked and answered:
+        more = next((name for name in MORE if isinstance(row.get(name), str)), "")
+        request, answer = row[asked], row[answered]
+        if isinstance(request, str) and more and row[more].strip():
+            request = f"{request}\n\n{row[more]}"
+        columns = ", ".join(filter(None, (asked, more, answered)))
+        return columns, before + _as_turns("user", request) + _as_turns("assistant", answer)
+    there = one_line(", ".join(row), 100) or "nothing"
+    raise InputError(
+        f'{where}: has no list "messages" or "conversations", nor "prompt" with "completion" or "instruction" with '
+        f'"output"; it has {there}'
+    )
+
+
+def _as_turns(role: str, said: Any) -> list:
+    return said if isinstance(said, list) else [{"role": role, "content": said}]
+
+
+def _message(where: str, turn: Any) -> dict[str, str]:
+    turn = turn if isinstance(turn, dict) else {}
+    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+    role = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
+    if role in TOOL_ROLES or turn.get("tool_calls") or turn.get("function_call"):
+        raise InputError(f"{where}: calls a tool; this program trains on text alone: take such conversations out")
+    if role not in ROLES:
+        raise InputError(f"{where}: its role must be one of {', '.join(ROLES)}, and is {one_line(role, 40)}")
+    if content is not None and not isinstance(content, str):
+        raise InputError(f"{where}: its content must be a text; parts such as pictures are not for this program")
+    return {"role": role, "content": content or ""}
+
+
+def _useless(messages: Messages) -> str:
+    """Why nothing can be learned from a conversation; empty if something can."""
+    if any(not turn["content"].strip() for turn in messages):
+        return "an empty turn"
+    roles = [turn["role"] for turn in messages]
+    if "user" not in roles or "assistant" in roles[: roles.index("user")]:
+        return "no question before the first answer"
+    return "" if roles[-1] == "assistant" else "no answer at the end"
 
 
 def add_template(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -86,14 +180,19 @@ def parts(tokenizer: PreTrainedTokenizerBase, messages: Messages) -> Iterator[tu
     """The text of a conversation in pieces, and for each whether the assistant writes it.
 
     Raises:
-        InputError: the template writes what was said before differently when more is said.
+        InputError: the template refuses the conversation, or writes what was said before differently when more is said.
     """
+    from jinja2 import TemplateError
+
     done = ""
     for number, turn in enumerate(messages):
         if turn["role"] != "assistant":
             continue
-        before = tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True)
-        after = tokenizer.apply_chat_template(messages[: number + 1], tokenize=False)
+        try:
+            before = tokenizer.apply_chat_template(messages[:number], tokenize=False, add_generation_prompt=True)
+            after = tokenizer.apply_chat_template(messages[: number + 1], tokenize=False)
+        except TemplateError as cause:  # some want questions and answers in turn, some no system prompt
+            raise InputError(f"the chat template of --checkpoint refuses it: {one_line(cause)}") from cause
         if not before.startswith(done) or not after.startswith(before):
             raise InputError("--checkpoint: its chat template rewrites earlier turns; answers cannot be told apart")
         yield before[len(done) :], False

@@ -56,8 +56,8 @@ class LengthSampler:
 class Progress(TrainerCallback):
     """Shows a bar, refuses a loss that is no number, and ends the run after the step in which a signal came."""
 
-    def __init__(self, work: Path, sampler: LengthSampler, task: Task):
-        self.work, self.sampler, self.task = work, sampler, task
+    def __init__(self, work: Path, sampler: LengthSampler, shown: dict[str, str]):
+        self.work, self.sampler, self.shown = work, sampler, shown
         self.stop = StopSignals(self.write)
         self.bar, self.asked, self.shared_stop = None, 0, None
 
@@ -99,13 +99,75 @@ class Progress(TrainerCallback):
 
     def on_evaluate(self, arguments, state, control, metrics, **_):
         if state.global_step:
-            shown = {called: metrics.get(f"eval_{name}") for name, called in self.task.shown.items()}
+            shown = {called: metrics.get(f"eval_{name}") for name, called in self.shown.items()}
             said = "".join(f", {called} {value:.4f}" for called, value in shown.items() if value is not None)
             self.write(f"step {state.global_step:<7}validation loss {metrics['eval_loss']:.4f}{said}")
 
 
-class TextTrainer(Trainer):
-    """Writes checkpoints that say whether they are whole, keeps the best, and goes on as if it had never stopped."""
+class WholeTrainer(Trainer):
+    """Writes checkpoints that say whether they are whole, and goes on as if it had never stopped.
+
+    Args:
+        given: for Trainer.
+        work: folder of the run, claimed.
+        record: everything that the run depends on; it is in each checkpoint.
+        sampler: the order of the rows.
+        shown: metrics of an evaluation {name: what it is called}.
+        callbacks: beside the bar.
+        more: for Trainer.
+    """
+
+    def __init__(
+        self, *given, work: Path, record: dict, sampler: LengthSampler, shown: dict[str, str], callbacks=(), **more
+    ):
+        self.work, self.record, self.sampler = work, record, sampler
+        self.progress = Progress(work, self.sampler, shown)
+        super().__init__(*given, callbacks=[self.progress, *callbacks], **more)
+        self.progress.shared_stop = SharedStop(self.accelerator, self.progress.stop)
+        self.remove_callback(PrinterCallback)  # there is one bar, ours
+
+    def _get_train_sampler(self, dataset=None):
+        return self.sampler  # transformers' own one draws another order after a resume
+
+    def run(self, start: Path | None) -> None:
+        """Trains, from a checkpoint on if there is one; the weights are then those that the run ends with.
+
+        Raises:
+            Stopped: a signal came; a checkpoint is there.
+            InputError: the loss is no number, or the best checkpoint was damaged.
+        """
+        if start and has_ended(start):  # Trainer would forget that, and train on
+            self.state = TrainerState.load_from_json(str(start / STATE))
+            self._load_end(start)
+            return
+        try:
+            with self.progress.stop:
+                self.train(resume_from_checkpoint=str(start) if start else None)
+        finally:
+            if self.progress.bar is not None:
+                self.progress.bar.close()
+
+    def _load_end(self, start: Path) -> None:
+        """Loads the weights of a run whose training was over at this checkpoint."""
+        self._load_from_checkpoint(str(start))
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Claims the folder before it is written, and seals it after."""
+        folder, main = self.work / f"checkpoint-{self.state.global_step}", self.is_world_process_zero()
+        if main:
+            claim(folder, "checkpoint")
+            write_file(folder / RECORD, json.dumps(self.record))
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if main:
+            seal(folder)
+            remove_checkpoints(self.work, 2, self.progress.write, keep=best_of)
+        self.accelerator.wait_for_everyone()
+
+
+class TextTrainer(WholeTrainer):
+    """Trains what a task needs, evaluates on the way, and keeps the best weights."""
 
     def __init__(
         self,
@@ -118,12 +180,8 @@ class TextTrainer(Trainer):
         work: Path,
         report_to: str = "none",
     ):
-        self.work, self.settings, self.test_rows = work, settings, splits["test"]
-        self.sampler = LengthSampler(column(splits["train"], "length"), settings.batch_size, settings.seed)
-        self.progress = Progress(work, self.sampler, task)
-        callbacks = [self.progress]
-        if settings.early_stopping_patience:
-            callbacks.append(EarlyStoppingCallback(settings.early_stopping_patience))
+        self.settings, self.test_rows = settings, splits["test"]
+        patience = settings.early_stopping_patience
         super().__init__(
             model,
             training_arguments(settings, work, task.best, report_to),
@@ -131,35 +189,19 @@ class TextTrainer(Trainer):
             splits["train"],
             splits["validation"],
             tokenizer,
+            work=work,
+            record=asdict(settings),
+            sampler=LengthSampler(column(splits["train"], "length"), settings.batch_size, settings.seed),
+            shown=task.shown,
             compute_loss_func=task.loss(weights),
             compute_metrics=task.validate,
-            callbacks=callbacks,
+            callbacks=[EarlyStoppingCallback(patience)] if patience else [],
             preprocess_logits_for_metrics=task.reduce,
         )
         self.task = task
-        self.progress.shared_stop = SharedStop(self.accelerator, self.progress.stop)
-        self.remove_callback(PrinterCallback)  # there is one bar, ours
 
-    def _get_train_sampler(self, dataset=None):
-        return self.sampler  # transformers' own one draws another order after a resume
-
-    def run(self, start: Path | None) -> None:
-        """Trains, from a checkpoint on if there is one, and loads the best weights.
-
-        Raises:
-            Stopped: a signal came; a checkpoint is there.
-            InputError: the loss is no number, or the best checkpoint was damaged.
-        """
-        if start and has_ended(start):  # Trainer would forget that, and train on
-            self.state = TrainerState.load_from_json(str(start / STATE))
-            self._load_best_model()
-            return
-        try:
-            with self.progress.stop:
-                self.train(resume_from_checkpoint=str(start) if start else None)
-        finally:
-            if self.progress.bar is not None:
-                self.progress.bar.close()
+    def _load_end(self, start: Path) -> None:
+        self._load_best_model()
 
     def evaluate(self, eval_dataset: Dataset | None = None, *arguments, **more) -> dict[str, float]:
         self.task.look_at_windows(self.eval_dataset if eval_dataset is None else eval_dataset)
@@ -178,20 +220,6 @@ class TextTrainer(Trainer):
             raise InputError(f"{best}, the best checkpoint, cannot be used: {wrong}")
         self.state.best_model_checkpoint = str(best)
         super()._load_best_model()
-
-    def _save_checkpoint(self, model, trial) -> None:
-        """Claims the folder before it is written, and seals it after."""
-        folder, main = self.work / f"checkpoint-{self.state.global_step}", self.is_world_process_zero()
-        if main:
-            claim(folder, "checkpoint")
-            write_file(folder / RECORD, json.dumps(asdict(self.settings)))
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if main:
-            seal(folder)
-            remove_checkpoints(self.work, 2, self.progress.write, keep=best_of)
-        self.accelerator.wait_for_everyone()
 
 
 def training_arguments(settings: Settings, work: Path, best: str, report_to: str = "none") -> TrainingArguments:

@@ -2,11 +2,15 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import instruct
 import pytest
+from program_run import Run, slow_steps
+from small_models import write_llama
 
+from takehome.checkpoints import damage
 from takehome.conversations import add_template, encode, end_of_turn, parts, read_conversations
 from takehome.errors import InputError
 
@@ -82,18 +86,83 @@ def test_an_output_that_is_there_is_not_written_over(done, talks, capsys):
     [
         ("no json", "line 2: not JSON"),
         ("[]", 'line 2: has no list "messages"'),
-        ('{"text": "a"}', 'line 2: has no list "messages"'),
-        ('{"messages": [{"role": "human", "content": "a"}]}', "line 2, turn 1: its role"),
-        ('{"messages": [{"role": "user", "content": " "}]}', "line 2, turn 1: its content"),
-        ('{"messages": [{"role": "user", "content": "a"}]}', "line 2: must hold a turn of the user and end"),
+        ('{"text": "a"}', 'nor "prompt" with "completion" or "instruction" with "output"; it has text'),
+        ('{"messages": [{"role": "narrator", "content": "a"}]}', "turn 1: its role must be one of system, user,"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "turn 1: its content must be a text"),
+        ('{"messages": [{"role": "assistant", "content": null, "tool_calls": [{}]}]}', "line 2, turn 1: calls a tool"),
+        (
+            '{"conversations": [{"from": "human", "value": "a"}, {"from": "observation", "value": "b"}]}',
+            "turn 2: calls",
+        ),
     ],
 )
 def test_a_line_that_is_wrong_is_named(tmp_path, line, said):
     path = tmp_path / "talks.jsonl"
     path.write_text(json.dumps({"messages": TALK}) + "\n" + line + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"talks\.jsonl") as caught:
+    with pytest.raises(InputError, match=r"talks\.jsonl, line 2") as caught:
         read_conversations(path)
     assert said in str(caught.value)
+
+
+ASKED = [{"role": "user", "content": "Which bird?"}, {"role": "assistant", "content": "An owl."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "system"),
+    [
+        (
+            {"conversations": [{"from": "human", "value": "Which bird?"}, {"from": "gpt", "value": "An owl."}]},
+            "conversations (from, value)",
+            "",
+        ),
+        ({"conversation": ASKED, "system": "Be short."}, "conversation (role, content)", "Be short."),
+        ({"prompt": "Which bird?", "completion": "An owl."}, "prompt, completion", ""),
+        ({"prompt": ASKED[:1], "completion": ASKED[1:]}, "prompt, completion", ""),
+        ({"instruction": "Which bird?", "input": "", "output": "An owl."}, "instruction, input, output", ""),
+        ({"instruction": "Which bird?", "context": "", "response": "An owl."}, "instruction, context, response", ""),
+        ({"system_prompt": "Be short.", "question": "Which bird?", "response": "An owl."}, "question, response", "Be"),
+    ],
+)
+def test_other_columns_are_turned_into_messages(tmp_path, row, columns, system):
+    found = read_conversations(write(tmp_path / "talks.jsonl", [row, row]))
+    messages = ([{"role": "system", "content": "Be short."}] if system else []) + ASKED
+    assert found.rows == [messages, messages]
+    assert found.columns == {columns: 2}
+
+
+def test_an_instruction_stands_before_its_input(tmp_path):
+    row = {"instruction": "Which word is a bird?", "input": "owl cat", "output": "owl"}
+    (tmp_path / "alpaca.json").write_text(json.dumps([row, row]), encoding="utf-8")  # a list, as Alpaca's own file
+    found = read_conversations(tmp_path / "alpaca.json")
+    assert found.rows[0][0]["content"] == "Which word is a bird?\n\nowl cat"
+    assert found.places[1].endswith("conversation 2")
+
+
+def test_what_teaches_nothing_is_left_out_and_counted(tmp_path):
+    empty = [ASKED[0], {"role": "assistant", "content": " "}]
+    rows = [TALK, empty, [ASKED[1]], [ASKED[1], *ASKED], TALK[:-1], ASKED]
+    found = read_conversations(write(tmp_path / "talks.jsonl", [{"messages": row} for row in rows]))
+    assert found.rows == [TALK, ASKED]
+    assert found.left_out == {"an empty turn": 1, "no question before the first answer": 2, "no answer at the end": 1}
+    assert [place.rpartition(" ")[2] for place in found.places] == ["1", "6"]
+
+
+def test_it_says_what_was_turned_cut_and_left_out(tmp_path, capsys):
+    long = [ASKED[0], {"role": "assistant", "content": "owl " * 90}]
+    late = [{"role": "user", "content": "owl " * 90}, ASKED[1]]
+    rows = [{"messages": row} for row in (ASKED, ASKED, long, late, TALK[:2])]
+    rows[1] = {"prompt": "Which bird?", "completion": "An owl."}
+    path = write(tmp_path / "talks.jsonl", rows)
+    options = instruct.parse_arguments(["--data", str(path), "--output-dir", str(tmp_path / "out"), "--max-length=32"])
+    loaded = instruct.load_tokenizer(str(LLAMA))
+    add_template(loaded.tokenizer)
+    train, held_out = instruct.prepare(options, loaded)
+    said = capsys.readouterr().out
+    assert "columns: prompt, completion (1) turned into messages" in said
+    assert "data: 4 conversations; left out: 1 with no answer at the end, 1 with no answer within the length" in said
+    assert "cut: 1 are longer than 32 tokens; with their ends go" in said
+    assert sorted(len(row["input_ids"]) for row in train + held_out)[-1] == 32
+    assert len(train + held_out) == 3
 
 
 def test_files_that_cannot_be_used(tmp_path):
@@ -108,8 +177,8 @@ def test_files_that_cannot_be_used(tmp_path):
 
 def test_a_line_break_of_unicode_is_no_end_of_a_line(tmp_path):
     turns = [{"role": "user", "content": "a\u2028b"}, {"role": "assistant", "content": "c"}]
-    rows = read_conversations(write(tmp_path / "two.jsonl", [{"messages": turns}] * 2))
-    assert rows == [turns, turns]
+    found = read_conversations(write(tmp_path / "two.jsonl", [{"messages": turns}] * 2))
+    assert found.rows == [turns, turns]
 
 
 @pytest.mark.parametrize("folder", [LLAMA, GPT2])
@@ -148,3 +217,51 @@ def test_a_template_without_an_end_is_refused():
     tokenizer.chat_template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
     with pytest.raises(InputError, match="no token behind an answer"):
         end_of_turn(tokenizer)
+
+
+def test_a_template_that_refuses_a_conversation_is_told():
+    tokenizer = tokenizer_of(LLAMA)
+    tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(InputError, match="refuses it: System role not supported"):
+        encode(tokenizer, TALK, 1000)
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """The command line for a tiny Llama without a template or a token to pad with, and ShareGPT's columns."""
+    folder, rng, rows = tmp_path_factory.mktemp("stranger"), random.Random(1), []
+    write_llama(folder / "llama")
+    for number in range(40):
+        turns = [("human", f"What about {number}?"), ("gpt", "Well. " * rng.randint(1, 30))] * rng.randint(1, 3)
+        rows.append({"conversations": [{"from": who, "value": text} for who, text in turns]})
+    data = write(folder / "talks.jsonl", rows)
+    return ["--data", data, "--checkpoint", folder / "llama", "--use-cpu", "--max-length=64", "--num-train-epochs=3"]
+
+
+def lose_the_disk():
+    """In the program's process: the model cannot be written."""
+
+    def save(*_):
+        raise InputError("the disk is gone")
+
+    instruct.save = save
+
+
+def test_killed_it_goes_on_to_the_same_model(stranger, tmp_path):
+    whole = Run("instruct", tmp_path / "whole", *stranger).finish()
+    assert "a turn ends with <|endoftext|>" in whole.text
+    run = Run("instruct", tmp_path / "killed", *stranger, change=(slow_steps, 0.1))
+    work = tmp_path / "killed.unfinished"
+    run.wait(until=lambda: damage(work / "checkpoint-5") == "")
+    assert run.kill() and not run.folder.exists()
+    other = Run("instruct", run.folder, *stranger, "--learning-rate=1e-3")
+    assert "learning_rate was 5e-05, is 0.001" in other.refusal()
+    lost = Run("instruct", run.folder, *stranger, change=(lose_the_disk,))
+    assert "the disk is gone" in lost.refusal() and "resuming: " in lost.text
+    run = Run("instruct", run.folder, *stranger).finish()
+    assert "its training was over" in run.text and not work.exists()
+    for name in ("model.safetensors", "chat_template.jinja"):
+        assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    metrics = [json.loads((folder / "metrics.json").read_bytes())["metrics"] for folder in (run.folder, whole.folder)]
+    assert metrics[0] == metrics[1]
+    shutil.rmtree(whole.folder)

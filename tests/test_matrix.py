@@ -5,6 +5,8 @@ import nbformat
 import pytest
 import tiny_checkpoints
 
+from helpers.profiles import load_profile
+
 
 def test_each_architecture_has_a_tokenizer_and_a_shape():
     assert set(tiny_checkpoints.KINDS) == set(tiny_checkpoints.SHAPES)
@@ -35,6 +37,13 @@ def test_modern_checkpoints_are_stored_in_bf16(tmp_path):
     folder = tiny_checkpoints.make_checkpoint("Qwen3", tmp_path, num_hidden_layers=1, hidden_size=32)
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.bfloat16"}  # noqa: SIM118
+
+
+def test_each_lesson_has_a_profile_that_can_be_loaded(tmp_path):
+    for number, table in matrix.TABLES.items():
+        file = tmp_path / f"{number}.toml"
+        file.write_text(matrix.small_profile(number, "data/models/llama"), encoding="utf-8")
+        assert getattr(load_profile(file), table).num_train_epochs == 1
 
 
 def test_what_follows_from_an_earlier_failure_is_not_told():
