@@ -104,6 +104,8 @@ def load_classifier(place: str, max_length: int | None) -> Classifier:
     longest = longest_text(model.config, tokenizer)
     if max_length is not None and longest is not None and max_length > longest:
         raise InputError(f"--max-length {max_length}: this model takes {longest} tokens at most")
+    if task == "questions" and (max_length or longest) < (least := TASKS[task].shortest):
+        raise InputError(f"--max-length {max_length or longest}: a question and a text need {least} tokens at least")
     keep_freed_memory()
     kept = getattr(getattr(tokenizer, "backend_tokenizer", None), "truncation", None) or {"max_length": 512}
     trained = training_data(place).get("max_length", kept["max_length"])

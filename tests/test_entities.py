@@ -179,6 +179,14 @@ def test_the_first_token_of_each_word_has_its_tag(checkpoint):
     assert len(encoded["labels"][0]) == len(encoded["input_ids"][0])
 
 
+def test_sentences_of_one_length_keep_their_tags():
+    import datasets
+
+    task = make_task("tokens", NAMES)
+    rows = datasets.Dataset.from_dict({"text": ["a b", "c d"], "label": [[0, 1], [3, 4]]})
+    assert list(task.answers(rows)) == [[0, 1], [3, 4]]
+
+
 # ------------------------------------------------------------------ a whole run
 
 SHORT = ("--num-train-epochs=2", "--eval-steps=4", "--max-length=24")

@@ -446,6 +446,8 @@ def test_evaluate_model_measures_the_same_and_answers(run, tmp_path, capsys):
     assert [own["predicted"] for own in with_labels] == [own["predicted"] for own in found]
     assert evaluate_model.main([*told, str(bare), "--windows"]) == 2
     assert "--windows is for single texts" in capsys.readouterr().err
+    assert evaluate_model.main([*told, str(bare), "--max-length=16"]) == 2
+    assert "--max-length 16: a question and a text need 32 tokens" in capsys.readouterr().err
 
 
 def test_the_code_of_the_card_gives_the_same_answer(run, tmp_path, capsys):
