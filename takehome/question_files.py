@@ -104,9 +104,9 @@ def opened(sheet: Sheet) -> Sheet:
         for _, values in sheet.records:
             for article in _articles(dict(zip(sheet.columns, values, strict=True))):
                 for paragraph in article["paragraphs"]:
-                    for asked in paragraph.get("qas") or []:
+                    for asked in (paragraph.get("qas") or []) if isinstance(paragraph, dict) else []:
                         number += 1
-                        own = asked | {"context": paragraph.get("context")}
+                        own = {"context": paragraph.get("context")} | (asked if isinstance(asked, dict) else {})
                         yield number, [own.get(name) for name in columns]
 
     made = Sheet(columns, records())

@@ -78,7 +78,8 @@ def cut(tokenizer: PreTrainedTokenizerBase, batch: dict[str, list], length: int,
 
 def shorten(tokenizer: PreTrainedTokenizerBase, questions: list[str], most: int) -> list[str]:
     """Questions of at most so many tokens: a window needs room for the text."""
-    offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    told = dict(add_special_tokens=False, truncation=True, max_length=most + 1)
+    offsets = tokenizer(questions, **told, return_offsets_mapping=True)["offset_mapping"]
     return [
         question if len(own) <= most else question[: own[most - 1][1]]
         for question, own in zip(questions, offsets, strict=True)

@@ -80,6 +80,15 @@ def test_rows_whose_answer_is_elsewhere_are_left_out_and_no_context_is_in_two_sp
     assert pieces["test"]["id"][:] == [str(number) for number in range(12)]
 
 
+def test_a_text_that_is_longer_than_a_model_reads_brings_no_warning(pieces):
+    row = {"question": "Who?", "context": TEXT * 40, "answers": {"text": ["Ada Hill"], "answer_start": [0]}}
+    pieces["first_hit"](row)
+    told = pieces["tokenizer"].deprecation_warnings
+    assert not told
+    pieces["tokenizer"](row["question"], row["context"])
+    assert told  # which there would be
+
+
 def test_labels_give_back_the_answers_and_windows_overlap(pieces):
     assert len(pieces["train_windows"]) > len(pieces["train"])
     labelled = pieces["labelled"]
