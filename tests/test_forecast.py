@@ -17,6 +17,7 @@ LABELS = {
     "multi-label": [f"label {n}" for n in range(20)],
     "regression": [],
     "tokens": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
+    "questions": [],
 }
 LENGTH, ROWS = 96, 16
 
@@ -24,6 +25,17 @@ LENGTH, ROWS = 96, 16
 def rows_of(name: str, task, tokenizer, pair: bool) -> list[dict]:
     """Encoded rows of the full length, and a short one, so that the others stand beside padding."""
     texts = ["the bill is late", *[" ".join(["the bill is late"] * LENGTH)] * (ROWS - 1)]
+    if name == "questions":  # the long texts make several windows each, the last of which is shorter
+        asked = {
+            "question": ["what"] * ROWS,
+            "context": texts,
+            "answers": [["bill"]] * ROWS,
+            "start": [4] * ROWS,
+        }
+        encoded = task.encode(tokenizer, asked, LENGTH)
+        whole = [n for n, ids in enumerate(encoded["input_ids"]) if len(ids) == LENGTH][: ROWS - 1]
+        kept = [name for name in encoded if name not in (*task.beside, "owner")]
+        return [{key: encoded[key][n] for key in kept} for n in (0, *whole)]
     label = {"classification": 3, "multi-label": [0.0, 1.0] * 10, "regression": 2.5, "tokens": None}[name]
     labels = [[0] * len(text.split()) if name == "tokens" else label for text in texts]
     batch = {"text": texts, "label": labels} | ({"pair": texts} if pair else {})
