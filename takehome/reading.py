@@ -48,7 +48,7 @@ def cut(tokenizer: PreTrainedTokenizerBase, batch: dict[str, list], length: int,
         the answers of its row, if there are any.
     """
     encoded = tokenizer(
-        shorten(tokenizer, batch["question"], length - stride - 8),
+        shorten(tokenizer, batch["question"], room_for_question(length, stride)),
         batch["context"],
         truncation="only_second",
         max_length=length,
@@ -74,6 +74,11 @@ def cut(tokenizer: PreTrainedTokenizerBase, batch: dict[str, list], length: int,
     if "answers" in batch:
         made["accepted"] = [batch["answers"][row] for row in owner]
     return dict(encoded) | made
+
+
+def room_for_question(length: int, stride: int) -> int:
+    """Tokens that a question may have, so that each window gets on in the text."""
+    return length - stride - 8
 
 
 def shorten(tokenizer: PreTrainedTokenizerBase, questions: list[str], most: int) -> list[str]:

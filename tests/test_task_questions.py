@@ -16,7 +16,7 @@ from small_models import write_small_model
 from helpers.profiles import ROOT
 from takehome.checkpoints import damage
 from takehome.errors import InputError
-from takehome.reading import ANSWERS, answer_tokens, best_spans, best_windows, cut
+from takehome.reading import ANSWERS, Reading, answer_tokens, best_spans, best_windows, cut
 from takehome.tables import read_table
 from takehome.tasks import make_task
 from takehome.tasks.questions import KINDS, closest_sentence, mistake_of
@@ -264,6 +264,19 @@ def test_windows_overlap_and_give_back_their_answers(tokenizer):
         if start:
             back.setdefault(row, set()).add(piece[offsets[2 * (start - first)] : offsets[2 * (end - first) + 1]])
     assert back == {n: {a} for n, (_, a) in enumerate(ASKED) if a}
+
+
+def test_what_the_windows_lose_is_said(tokenizer):
+    import datasets
+
+    task = make_task("questions", [], reading=Reading(48, 12, 12))
+    batch = {"question": ["Who? " * 40, "Who?"], "context": [LONG, LONG], "answers": [["It rained"], [LONG[:300]]]}
+    encoded = task.encode(tokenizer, batch | {"start": [0, 0]}, 48)
+    rows = datasets.Dataset.from_dict({name: encoded[name] for name in ("owner", "labels")})
+    assert task.remark_windows(rows, batch["answers"]) == [
+        "1 training answer whole in no window: taken for none.",
+        "1 training question cut after 28 tokens.",
+    ]
 
 
 @pytest.mark.parametrize(("start", "end", "right"), [(0, 2, (0, 0)), (3, 11, (1, 2)), (4, 8, (1, 2)), (8, 16, None)])

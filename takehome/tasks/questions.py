@@ -13,9 +13,10 @@ import numpy as np
 
 from helpers.answers import best, best_threshold, exact, f1, normalise
 from takehome.errors import InputError
-from takehome.reading import Reading, answers_of, best_spans, best_windows, cut, mask
+from takehome.reading import Reading, answers_of, best_spans, best_windows, cut, mask, room_for_question
 from takehome.tasks.entities import draw_mistakes
 from takehome.tasks.task import Task, column, sequence_digest, sequences
+from takehome.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -130,9 +131,12 @@ class Questions(Task):
         return cut(tokenizer, batch, length, self.reading.doc_stride if self.reading else length // 4)
 
     def remark_windows(self, train: Dataset, answers: np.ndarray) -> list[str]:
-        whole = np.unique(column(train, "owner")[column(train, "labels")[:, 0] > 0])
-        lost = sum(len(own) > 0 for own in answers) - len(whole)
-        return [f"{lost:,} training answers are whole in no window, and taken for none."] if lost else []
+        owner, labels = column(train, "owner"), column(train, "labels")
+        lost = sum(len(own) > 0 for own in answers) - len(np.unique(owner[labels[:, 0] > 0]))
+        room = room_for_question(self.reading.max_length, self.reading.doc_stride)
+        cut_short = len(np.unique(owner[labels[:, 2] > room]))  # where the text begins behind it
+        said = [f"{counted(lost, 'training answer')} whole in no window: taken for none."] if lost else []
+        return said + [f"{counted(cut_short, 'training question')} cut after {room} tokens."] * (cut_short > 0)
 
     def tell_length(self, share: float) -> str:
         return f"reads {share:.1%} in several windows"
