@@ -35,8 +35,9 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: float, kind: str = "S
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
-    kinds = {name: type(module) for name, module in model.base_model.named_modules()}
-    targets = {name for name, kind in kinds.items() if kind in (torch.nn.Linear, Conv1D)}
+    modules = dict(model.base_model.named_modules())
+    # with its subclasses, such as Falcon's own
+    targets = [name for name, module in modules.items() if isinstance(module, (torch.nn.Linear, Conv1D))]
     prefix = model.base_model_prefix
     head = [name for name, module in model.named_children() if name != prefix and list(module.parameters())]
     config = LoraConfig(
@@ -46,6 +47,6 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: float, kind: str = "S
         lora_dropout=0.0,
         target_modules=sorted(f"{prefix}.{name}" for name in targets),
         modules_to_save=head,
-        fan_in_fan_out=Conv1D in kinds.values(),  # which holds its weights transposed
+        fan_in_fan_out=any(type(module) is Conv1D for module in modules.values()),  # which holds its weights transposed
     )
     return get_peft_model(model, config)

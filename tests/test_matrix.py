@@ -60,6 +60,50 @@ def test_what_follows_from_an_earlier_failure_is_not_told():
     assert matrix.failures(notebook) == {2: "KeyError: 'a' | 3 y = f(x)", 4: "AssertionError:  | 3 y = f(x)"}
 
 
+def check_classifier(name, folder):
+    """What fine_tune.py asks of a checkpoint: it loads, padding moves no answer, and adapters find its linear layers.
+
+    Returns:
+        False if transformers has no such classifier.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from takehome.classifier import add_adapters, build_model
+    from takehome.tasks import make_task
+    from takehome.tokenizer import load_tokenizer
+
+    checkpoint = str(tiny_checkpoints.make_checkpoint(name, folder))
+    if type(AutoConfig.from_pretrained(checkpoint)) not in AutoModelForSequenceClassification._model_mapping:
+        return False
+    loaded = load_tokenizer(checkpoint)
+    assert 500 < loaded.limit <= tiny_checkpoints.LONGEST
+    tokenizer = loaded.tokenizer
+    model = build_model(checkpoint, None, make_task("classification", ["a", "b", "c"]), tokenizer.pad_token_id).model
+    short, longer = "The mill.", "A longer text about the old mill at the river, and who owns it."
+    with torch.no_grad():
+        alone = model.eval()(**tokenizer([short], return_tensors="pt")).logits[0]
+        padded = model(**tokenizer([short, longer], padding=True, return_tensors="pt")).logits[0]
+    torch.testing.assert_close(padded, alone, rtol=0, atol=1e-4)
+    adapted = add_adapters(model, 4, 8.0)
+    assert any("lora_A" in key for key, _ in adapted.named_parameters())
+    return True
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("Falcon", "XLNet", "Longformer") else pytest.mark.slow)
+        for name in tiny_checkpoints.SHAPES
+    ],
+)
+def test_a_classifier_of_each_architecture(name, tmp_path, monkeypatch):
+    some = tiny_checkpoints.texts()[:150]
+    monkeypatch.setattr(tiny_checkpoints, "texts", lambda: some)  # its tokenizer is made quicker
+    there = check_classifier(name, tmp_path)
+    assert there or name in ("Gemma 3n", "Gemma 4", "Cohere 2", "ERNIE 4.5", "LFM2", "Falcon-H1", "Granite", "Mamba")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tiny_checkpoints.SHAPES)
 def test_an_architecture_through_the_programs(name):
