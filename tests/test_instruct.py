@@ -247,6 +247,7 @@ def lose_the_disk():
     instruct.save = save
 
 
+@pytest.mark.slow  # tests/test_fine_tune_stops.py tries the same trainer
 def test_killed_it_goes_on_to_the_same_model(stranger, tmp_path):
     whole = Run("instruct", tmp_path / "whole", *stranger).finish()
     assert "a turn ends with <|endoftext|>" in whole.text

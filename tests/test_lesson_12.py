@@ -7,6 +7,7 @@ from pathlib import Path
 import matrix
 import nbformat
 import pytest
+from small_models import write_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSON = ROOT / "notebooks" / "12_instructions.ipynb"
@@ -64,41 +65,57 @@ def test_trl_is_asked_for_no_half_precision_on_a_cpu_and_sends_nothing():
     assert '"bf16": precision == "bf16"' in code and '"activation_checkpointing": False' in code
 
 
-def stranger(folder: Path) -> None:
-    """A Llama of 260 thousand parameters with GPT-2's tokenizer and no template, and conversations of other names."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+@pytest.mark.parametrize(
+    ("turns", "is_usable"),
+    [
+        ([("user", "a"), ("assistant", "b")], True),
+        ([("system", "s"), ("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")], True),
+        ([("user", "a"), ("assistant", " \n")], False),
+        ([("user", "a"), ("assistant", None)], False),
+        ([("user", "a"), ("assistant", [{"type": "image"}])], False),
+        ([("gpt", "hello"), ("human", "a"), ("gpt", "b")], False),
+        ([("user", "a"), ("assistant", "b"), ("user", "c")], False),
+        ([("user", "a"), ("tool", "3"), ("assistant", "b")], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("keys", [("messages", "role", "content"), ("conversations", "from", "value")])
+def test_which_conversations_are_usable(turns, is_usable, keys):
+    space = {}
+    exec(next(source for source in CODE if "def usable" in source), space)
+    column, role, content = keys
+    row = {column: [{role: who, content: said} for who, said in turns]}
+    assert space["usable"]({"messages": space["as_messages"](row)}) == is_usable
 
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/gpt2")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / "llama")
-    tokenizer.save_pretrained(folder / "llama")
+
+def stranger(folder: Path, form: str) -> None:
+    """A tiny Llama with GPT-2's tokenizer and no template, and conversations as they come, some of no use."""
+    write_llama(folder / "llama")
     rows = [
-        [("system", "Be short."), ("human", f"What is {n} & 1?"), ("gpt", f"It is <{n + 1}>.\n\nReally.")]
-        + [("human", "Sure?"), ("gpt", "Yes. " * (1 + n % 40))] * (n % 3)
+        [("system", "Be short."), ("user", f"What is {n} & 1?"), ("assistant", f"It is <{n + 1}>.\n\nReally.")]
+        + [("user", "Sure?"), ("assistant", "Yes. " * (1 + n % 40))] * (n % 3)
         for n in range(90)
     ]
     rows[3] = rows[3][:2]  # ends with a question
+    rows[4] = [("user", "Hello?"), ("assistant", "")]
+    rows[5] = [("assistant", "Hello!"), *rows[5][1:]]
+    rows[6] = [("user", "Tell me all. " * 300), ("assistant", "No.")]
+    rows[7] = [("user", "Tell me all."), ("assistant", "Well, " * 900)]
+    rows[8] = [("user", "The weather?"), ("tool", "3"), ("assistant", "3 degrees.")]
+    if form == "ShareGPT":
+        names = {"user": "human", "assistant": "gpt", "tool": "observation"}
+        rows = [{"conversations": [{"from": names.get(who, who), "value": said} for who, said in row]} for row in rows]
+    else:
+        rows = [{"prompt": "", "messages": [{"content": said, "role": who} for who, said in row]} for row in rows]
     (folder / "talks").mkdir()
-    lines = [json.dumps({"conversations": [{"from": who, "value": text} for who, text in row]}) for row in rows]
+    lines = [json.dumps(row) for row in rows]
     (folder / "talks" / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_it_runs_with_a_llama_without_a_template_and_conversations_without_rules(tmp_path):
-    stranger(tmp_path)
+@pytest.mark.parametrize("form", ["messages", "ShareGPT"])
+def test_it_runs_with_a_llama_without_a_template_and_conversations_without_rules(tmp_path, form):
+    stranger(tmp_path, form)
     assert matrix.run_lesson("12", PROFILE, tmp_path) == {}
 
 

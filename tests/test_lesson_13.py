@@ -3,6 +3,7 @@
 import ast
 import csv
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -22,7 +23,7 @@ dataset = "./pairs"
 checkpoint = "./llama"
 max_train_samples = 24
 max_eval_samples = 6
-max_test_samples = 8
+max_test_samples = 80
 max_length = 96
 max_new_tokens = 12
 per_device_train_batch_size = 4
@@ -127,6 +128,7 @@ def test_the_gradient_of_grpo_raises_what_was_rewarded(lesson):
             key: [{"role": "user", "content": "Which bird?"}, {"role": "assistant", "content": text}]
             for key, text in (("chosen", "An owl."), ("rejected", "A cat."))
         },
+        {"question": "Which bird?", "chosen": "\nAn owl.", "rejected": "A cat. "},
     ],
 )
 def test_every_usual_form_of_pairs_is_read(lesson, row):
@@ -141,17 +143,35 @@ def test_every_checkpoint_is_loaded_in_fp32():
     assert calls and all("dtype=torch.float32" in call for call in calls), calls
 
 
-@pytest.mark.slow
-def test_it_runs_with_a_llama_without_a_template_and_a_table_of_texts(tmp_path):
-    write_llama(tmp_path / "llama")
-    (tmp_path / "pairs").mkdir()
+def table_of_texts(folder: Path) -> None:
     words = ["the", "house", "stands", "near", "an", "old", "bridge", "and", "nobody", "lives", "in", "it"]
-    with (tmp_path / "pairs" / "mine.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / "mine.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["prompt", "chosen", "rejected"])
         for n in range(60):
             some = words[n % 5 :]
             table.writerow([f"What about {words[n % 12]} {n}?", " ".join(some[: 3 + n % 4]), " ".join(some[::-1][:5])])
+
+
+def lists_of_messages(folder: Path) -> None:
+    """As on the Hub: the request within both lists, system prompts, several turns, empty and very long answers."""
+    rows = []
+    for n in range(60):
+        request = [{"role": "system", "content": "Be short."}, {"role": "user", "content": f"What about {n}?"}]
+        request += [{"role": "assistant", "content": "Well."}, {"role": "user", "content": "Go on."}] * (n % 2)
+        answers = [f"\nIt is {n + 1}." + " Really." * (n % 4), "I do not know." * (n % 7)]
+        answers = ["Well. " * 500, "No."] if n == 3 else answers
+        both = [[*request, {"role": "assistant", "content": answer}] for answer in answers]
+        rows.append({"chosen": both[0], "rejected": both[1], "score_chosen": 7.5, "score_rejected": 2.0})
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [table_of_texts, lists_of_messages])
+def test_it_runs_with_a_llama_without_a_template_and_other_pairs(tmp_path, write):
+    write_llama(tmp_path / "llama")
+    (tmp_path / "pairs").mkdir()
+    write(tmp_path / "pairs")
     assert matrix.run_lesson("13", OTHER, tmp_path) == {}
 
 
@@ -215,3 +235,28 @@ def test_length_is_learned_from_the_pairs_and_not_from_balanced_ones(effects):
 def test_a_reward_gives_more_good_answers_of_the_same_length(effects):
     assert best(effects, "GRPO", "before", 0.15)
     assert all(abs(seed["GRPO"][1] - seed["before"][1]) < 2 for seed in effects)
+
+
+def nonsense(lesson, answers):
+    """The share of answers with a sentence behind the first full stop that is in no pair."""
+    train, sides = lesson["train"], ("chosen", "rejected")
+    known = {part.strip() for row in train for side in sides for part in lesson["text"](row, side).split(".")[1:]}
+    return sum(not {part.strip() for part in answer.split(".")[1:]} <= known for answer in answers) / len(answers)
+
+
+@pytest.mark.slow
+def test_at_a_high_rate_what_the_reward_does_not_read_is_spoilt(lesson):
+    settings, found = lesson["settings"], []
+    for seed in range(3):
+        lesson["settings"] = dataclasses.replace(settings, seed=seed)
+        models = {factor: lesson["grpo"](rate=factor * settings.learning_rate / 2)[0] for factor in (1, 4)}
+        judged = {"before": lesson["judge"](lesson["reference"], seed=seed)}
+        judged |= {factor: lesson["judge"](model, seed=seed) for factor, model in models.items()}
+        found.append({way: (table["good"].mean(), nonsense(lesson, table["answer"])) for way, table in judged.items()})
+        print(
+            f"\nseed {seed}:", {way: f"good {good:.0%}, nonsense {bad:.0%}" for way, (good, bad) in found[-1].items()}
+        )
+    lesson["settings"] = settings
+    assert best(found, 4, 1, 0.1, number=1) and all(seed["before"][1] < 0.05 for seed in found)
+    gained = [seed[4][0] - seed[1][0] for seed in found]
+    assert min(gained) < 0 < max(gained)
