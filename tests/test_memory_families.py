@@ -5,7 +5,7 @@ import random
 import statistics
 
 import pytest
-from memory_cases import ARCHITECTURE_SETTINGS, ARCHITECTURES
+from memory_cases import ARCHITECTURE_SETTINGS, ARCHITECTURES, BERT
 from memory_truth import quiet, real_peak
 
 from helpers import memory
@@ -66,6 +66,15 @@ def test_the_closed_form_agrees_with_the_trace(name):
 
 def test_half_of_the_closed_forms_are_within_one_percent():
     assert statistics.median(map(error, KNOWN)) < 0.01
+
+
+def test_modernbert_computes_the_loss_of_masked_tokens_in_fp32():
+    """BERT's computes it in the precision of the logits. Few tokens and a small width: the logits decide the peak."""
+    shape = {"per_device_train_batch_size": 8, "sequence_length": 8, "device": "cpu", "task": "masked-lm"}
+    small = {"num_hidden_layers": 1, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 64}
+    for config in (ARCHITECTURES["ModernBERT"] | small, BERT | small):
+        predicted, traced = (way(config, precision="pure-bf16", **shape) for way in (estimate, trace))
+        assert predicted.peak_bytes == pytest.approx(traced.peak_bytes, rel=0.03), config["model_type"]
 
 
 @pytest.mark.slow

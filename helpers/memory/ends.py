@@ -86,9 +86,8 @@ def _logits(run: Run, head_gradient: int) -> float:
     """The largest of two moments: log-softmax and two gradients, or the gradient in half precision and the head's."""
     if not run.generates:
         return 0
-    in_half = (
-        run.task in ("masked-lm", "seq2seq-lm") and run.precision == "pure-bf16"
-    )  # causal models widen their logits
+    widened = run.task == "causal-lm" or run.a.family.widens_logits
+    in_half = run.precision == "pure-bf16" and not widened
     width, e = HALF if in_half else FP32, run.activation_bytes
     logits = run.tokens * run.a.vocab_size  # numbers
     capped = e * logits * run.a.logits_softcap  # a tanh's output

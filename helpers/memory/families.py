@@ -34,6 +34,7 @@ class Family:
         token_types: token types are added, of this many kinds where the config says nothing.
         biases: for "attention", "output" and "mlp": True, False, or the key of a config that says so.
         norm_bias: norms have a bias, or the key of a config that says so.
+        widens_logits: the loss of masked-lm computes in fp32, as that of causal models does.
         body_pools: the dense layer before the classifier is not part of what PEFT takes for the head.
         full_attention_every: where some layers attend to a window only: each n-th attends to everything, 1 all, 0 none.
         first_is_full: whether the first of these n is the one, else the last.
@@ -61,6 +62,7 @@ class Family:
     token_types: int = 0
     biases: Mapping[str, bool | str] = field(default_factory=lambda: {"attention": True, "output": True, "mlp": True})
     norm_bias: bool | str = True
+    widens_logits: bool = False
     body_pools: bool = False
     full_attention_every: int = 1
     first_is_full: bool = False
@@ -134,6 +136,7 @@ _MODERNBERT = Family(
     rotary=True,
     biases={"attention": "attention_bias", "output": "attention_bias", "mlp": "mlp_bias"},
     norm_bias="norm_bias",
+    widens_logits=True,
     body_pools=True,
     full_attention_every=3,
     first_is_full=True,
