@@ -111,6 +111,7 @@ def test_the_trace_agrees_with_the_real_allocator(name):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
+        ("Longformer", {}, "depends on the numbers in a batch"),
         ("Mamba", {"task": "token-classification"}, "transformers has no model of type 'mamba'"),
         ("Mixtral", {"method": "qlora", "precision": "bf16"}, "cannot follow 4-bit weights"),
         ("Granite", {"num_gpus": 2}, "cannot follow several GPUs"),
