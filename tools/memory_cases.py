@@ -190,7 +190,7 @@ ARCHITECTURES = {
     # more of them, as they are on the Hub today: other positions and attention, experts, state spaces, convolutions
     "MPNet": _ENCODER | {"model_type": "mpnet"},
     "CamemBERT": _ENCODER | {"model_type": "camembert", "type_vocab_size": 1},
-    "EuroBERT": _DECODER | {"model_type": "eurobert"},
+    "EuroBERT": _DECODER | {"model_type": "eurobert", "pad_token_id": 0},
     "NomicBERT": _ENCODER | {"model_type": "nomic_bert"},
     "XLNet": {"model_type": "xlnet", "d_model": 192, "n_layer": 3, "n_head": 6, "d_inner": 768, "vocab_size": 4096},
     "Longformer": _ENCODER | {"model_type": "longformer", "attention_window": 64},
