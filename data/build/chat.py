@@ -14,14 +14,12 @@ from pathlib import Path
 import torch
 from grammar import Grammar, Random
 from preferences import conversation, requests_of
-from pretrain import save
 from tables import DATA
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from training import byte_level_bpe, fit, save
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    get_cosine_schedule_with_warmup,
     set_seed,
 )
 
@@ -42,16 +40,7 @@ TEMPLATE = """\
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """Byte-level BPE, so that no text is impossible; nearly every word of the requests is one token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=[END, PAD, USER, ASSISTANT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = byte_level_bpe(texts, VOCAB_SIZE, [END, PAD, USER, ASSISTANT])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
@@ -94,17 +83,8 @@ def train(output: Path) -> None:
         )
     )
     steps = CONVERSATIONS // BATCH_SIZE
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.05)
-    scheduler = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
-    for step in range(steps):
-        loss = model(**encode(tokenizer, talks[step * BATCH_SIZE : (step + 1) * BATCH_SIZE])).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        if step % 100 == 99:
-            print(f"  step {step + 1} of {steps}, loss {loss.item():.3f}", flush=True)
+    starts = range(0, steps * BATCH_SIZE, BATCH_SIZE)
+    fit(model, (encode(tokenizer, talks[at : at + BATCH_SIZE]) for at in starts), steps, LEARNING_RATE)
     save(model, tokenizer, output / "chat")
 
 

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import torch
 from grammar import Random
-from pretrain import POSITIONS, SEED, blocks, corpus, prose, save
+from pretrain import POSITIONS, SEED, blocks, corpus, prose
 from tables import DATA
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from training import byte_level_bpe, fit, save
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     default_data_collator,
-    get_cosine_schedule_with_warmup,
     set_seed,
 )
 from worksheets import pages
@@ -41,16 +40,7 @@ EMBEDDING = 0.68  # length of an embedding, without the direction that all share
 
 def llama_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """Byte-level BPE in which a word at the start of a turn is the same token as within it."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=[END_OF_TEXT, PAD, *TURNS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = byte_level_bpe(texts, VOCAB_SIZE, [END_OF_TEXT, PAD, *TURNS], space_before=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TEXT,
@@ -79,7 +69,10 @@ def pretrain_llama(texts: list[str], output: Path) -> None:
     )
     model = LlamaForCausalLM(config)
     start_by_copying(model)
-    train(model, Random(SEED).shuffled(blocks(tokenizer, texts, LENGTH)))
+    rows = Random(SEED).shuffled(blocks(tokenizer, texts, LENGTH))
+    steps = len(rows) // BATCH_SIZE
+    starts = range(0, steps * BATCH_SIZE, BATCH_SIZE)
+    fit(model, (default_data_collator(rows[at : at + BATCH_SIZE]) for at in starts), steps, LEARNING_RATE)
     tokenizer.model_max_length = POSITIONS
     save(model, tokenizer, output)
 
@@ -119,28 +112,6 @@ def start_by_copying(model: LlamaForCausalLM) -> None:
             second.k_proj.weight[place] *= 0.1
             second.q_proj.weight[head * size + slow] = 2.6 * read[half]
             second.k_proj.weight[head * size + slow] = 2.6 * written.T[half]
-
-
-def train(model: LlamaForCausalLM, rows: list[dict]) -> None:
-    """Trains in place, one epoch in fp32 with AdamW."""
-    steps = len(rows) // BATCH_SIZE
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.05, fused=True
-    )
-    scheduler = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
-    total, start = 0.0, time.perf_counter()
-    for step in range(steps):
-        loss = model(**default_data_collator(rows[step * BATCH_SIZE : (step + 1) * BATCH_SIZE])).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        total += loss.item()
-        if step % 100 == 99:
-            left = (time.perf_counter() - start) * (steps / (step + 1) - 1) / 60
-            print(f"  {(step + 1) / steps:4.0%}  loss {total / 100:.3f}  {left:.1f} minutes left", flush=True)
-            total = 0.0
 
 
 @torch.no_grad()

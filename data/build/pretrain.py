@@ -22,7 +22,8 @@ from grammar import Random
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
 from tables import DATA
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from training import byte_level_bpe, save
 from transformers import (
     BertConfig,
     BertForPreTraining,
@@ -99,28 +100,12 @@ def train(model, dataset: list[dict], collator, loss_of, *, epochs: int, batch_s
                 print(f"  {done:4.0%}  loss {np.mean(losses[-100:]):.3f}  {left:.1f} minutes left", flush=True)
 
 
-def save(model, tokenizer, output: Path) -> None:
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    # Weights are written readable by the owner alone.
-    (output / "model.safetensors").chmod(0o644)
-
-
 # --- GPT-2 ---------------------------------------------------------------------------------------
 
 
 def gpt2_tokenizer(texts: list[str]) -> GPT2Tokenizer:
     """Trains a byte-level BPE tokenizer with the one special token of the original."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = byte_level_bpe(texts, VOCAB_SIZE, ["<|endoftext|>"])
     parts = json.loads(tokenizer.to_str())["model"]
     return GPT2Tokenizer(
         vocab=parts["vocab"], merges=[tuple(pair) for pair in parts["merges"]], model_max_length=POSITIONS
