@@ -59,6 +59,7 @@ CASES = [(name, f"{key}={v}") for name, options in PROGRAMS.items() for key, val
 DRIVER = """
 import contextlib, importlib, io, json, sys
 sys.path.insert(0, sys.argv[1])
+sys.modules["wandb"] = None  # as where it is not installed
 for name, words in json.load(sys.stdin):
     said, status = io.StringIO(), None
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
