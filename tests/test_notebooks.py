@@ -26,12 +26,10 @@ NOTEBOOKS = ROOT / "notebooks"
 SECONDS = 90
 # Over the limit when they were measured last, on a machine of two slow virtual cores: to be shortened.
 TOO_SLOW = {
-    "01_concepts.ipynb",
     "02_imdb_gpt2_classifier.ipynb",
     "03_gpt2_from_scratch.ipynb",
     "04_mrpc_trainer.ipynb",
     "07_your_own_data.ipynb",
-    "08_named_entities.ipynb",
     "09_lora_and_qlora.ipynb",
 }
 # What transformers 5 and datasets 4 removed or renamed.
