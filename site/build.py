@@ -40,7 +40,10 @@ PYODIDE = (
 )
 # What the page "Does it fit?" runs: Python itself, and our own code as it stands.
 PYTHON_FILES = ("pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip")
-OUR_FILES = ("helpers/__init__.py", "helpers/flops.py", "helpers/memory/*.py", "helpers/memory/*.toml", "site/fits.py")
+OUR_FILES = (
+    *("helpers/__init__.py", "helpers/flops.py", "helpers/palette.py", "helpers/memory/*.py", "helpers/memory/*.toml"),
+    "site/fits.py",
+)
 # Pictures of the start page: the output of the cell of a lesson that holds this line.
 PICTURES = {
     "curves.png": ("01_concepts", "curves.plot(runs)"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 
+import build
 import pytest
 
 import helpers.memory
@@ -104,3 +105,18 @@ def test_nothing_heavy_is_imported():
     code = "import fits, sys; print({'torch', 'numpy', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "site", capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_page_brings_all_files_that_its_python_imports(tmp_path):
+    """In the browser there are these files and Python's own library, nothing else."""
+    for path in (path for name in build.OUR_FILES for path in ROOT.glob(name)):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    code = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(tmp_path / 'site')!r}]; import fits; print(fits.__file__)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith(str(tmp_path))

@@ -35,7 +35,7 @@ PAGES = [
 PAGES += [f"notebooks/{name}" for name in LESSONS]
 # What somebody may look for in each lesson.
 WORDS = (
-    *("overfitting", "sentiment", "perplexity", "paraphrase", "clipping", "FSDP2", "calibrated", "entities", "adapter"),
+    *("overfitting", "IMDB", "perplexity", "paraphrase", "clipping", "FSDP2", "calibrated", "entities", "adapter"),
     *("beekeeping", "SQuAD", "template", "DPO"),
 )
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
