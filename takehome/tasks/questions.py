@@ -207,7 +207,8 @@ class Questions(Task):
         return self.thresholds[0] if self.thresholds else 1.0
 
     def final(self, outputs: np.ndarray) -> list[str]:
-        return ["" if none > self.threshold else text for text, none in zip(outputs["text"], outputs["none"])]  # noqa: B905
+        pairs = zip(outputs["text"], outputs["none"], strict=True)
+        return ["" if none > self.threshold else text for text, none in pairs]
 
     def choose_thresholds(self, answers: np.ndarray, outputs: np.ndarray) -> None:
         """The best F1 on these rows; without rows that have no answer there is nothing to choose."""
