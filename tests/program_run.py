@@ -104,6 +104,7 @@ class Run:
             around = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | (environment or {})
             if processes > 1:
                 meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+                meeting |= {"LOCAL_WORLD_SIZE": str(processes)}  # else each would take all cores
                 around |= meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             given = (program, told, around, str(self.output), change, forecast)
             self.processes.append(warm.context.Process(target=child, args=given, daemon=True))

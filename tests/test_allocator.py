@@ -3,72 +3,80 @@
 What it is worth, on a quiet machine: pytest -m slow -s tests/test_allocator.py
 """
 
+import ctypes
 import json
-import os
 import statistics
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
+import warm
 
 from helpers import allocator
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not allocator.keep_freed_memory(), reason="needs Linux with the GNU C library")
 
-STEPS = """
-import json, resource, statistics, time
-from helpers.allocator import keep_freed_memory
-if {kept}:
-    keep_freed_memory()
-import torch
-torch.manual_seed(0)
-rows, length = {shape}
-ids = torch.randint(10, 1000, (rows, length))
-if {name!r} != "layers":  # torch alone, which is imported in a third of the time
+M_MMAP_THRESHOLD = -3  # as malloc.h has it
+FIRST_THRESHOLD = 128 << 10  # bytes from which a block is asked of the system: the library's value at its start
+
+
+def model_and_inputs(name: str, rows: int, length: int):
+    """A model of three layers of torch alone, the one that pretraining makes, or a checkpoint; and a batch."""
+    import torch
     import transformers
-    transformers.logging.set_verbosity_error()
-if {name!r} == "layers":
-    layer = torch.nn.TransformerEncoderLayer(128, 4, 512, batch_first=True)
-    model, inputs = torch.nn.TransformerEncoder(layer, 3), dict(src=torch.randn(rows, length, 128))
-elif {name!r} == "pretraining":
+
     from takehome.gpt2 import build_model
-    config = transformers.AutoConfig.from_pretrained({root!r} + "/data/models/gpt2", activation_function="gelu")
-    model, inputs = build_model(config), dict(input_ids=ids)
-else:
-    path = {root!r} + "/data/models/{name}"
+
+    torch.manual_seed(0)
+    ids = torch.randint(10, 1000, (rows, length))
+    if name == "layers":
+        layer = torch.nn.TransformerEncoderLayer(128, 4, 512, batch_first=True)
+        return torch.nn.TransformerEncoder(layer, 3), dict(src=torch.randn(rows, length, 128))
+    if name == "pretraining":
+        config = transformers.AutoConfig.from_pretrained(ROOT / "data/models/gpt2", activation_function="gelu")
+        return build_model(config), dict(input_ids=ids)
+    transformers.logging.set_verbosity_error()
+    path = ROOT / "data/models" / name
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path, num_labels=2, pad_token_id=0)
-    inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0] % 2)
-optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-faults, seconds = [], []
-for _ in range({steps}):
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
-    loss = model(**inputs)
-    (loss.mean() if torch.is_tensor(loss) else loss.loss).backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    seconds.append(time.perf_counter() - begin)
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([statistics.median(faults[3:]), statistics.median(seconds[3:]), peak / 1024]))
-"""
+    return model, dict(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids[:, 0] % 2)
 
 
-def run(name: str, shape: tuple[int, int], kept: bool, steps: int = 8, threads: int = 1) -> tuple[float, float, float]:
-    """Median page faults and seconds of a training step in a process of its own, and the process's peak in MB."""
-    program = STEPS.format(root=str(ROOT), kept=kept, name=name, shape=shape, steps=steps)
-    ours = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT / "scripts")}
-    command, environment = [sys.executable, "-c", program], os.environ | ours
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return tuple(json.loads(done.stdout.splitlines()[-1]))
+def measure(name: str, shape: tuple[int, int], kept: bool, steps: int, threads: int) -> None:
+    """In a process of its own: prints a step's page faults and seconds, medians, and the process's peak in MB."""
+    import resource
 
+    import torch
 
-def test_a_step_reuses_the_memory_of_the_last(monkeypatch):
     # left alone, the library moves its threshold by what happens to be freed, differently on each machine; this fixes
     # it at the value that it starts with, and keep_freed_memory has to overrule it
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(128 << 10))
+    assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, FIRST_THRESHOLD)
+    if kept:
+        assert allocator.keep_freed_memory()
+    torch.set_num_threads(threads)
+    model, inputs = model_and_inputs(name, *shape)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    faults, seconds = [], []
+    for _ in range(steps):
+        before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
+        loss = model(**inputs)
+        (loss.mean() if torch.is_tensor(loss) else loss.loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - begin)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps([statistics.median(faults[3:]), statistics.median(seconds[3:]), peak / 1024]))
+
+
+def run(name: str, shape: tuple[int, int], kept: bool, steps: int = 6, threads: int = 1) -> tuple[float, float, float]:
+    """Median page faults and seconds of a training step in a process of its own, and the process's peak in MB."""
+    done = warm.run(measure, name, shape, kept, steps, threads)
+    assert done.status == 0, done.output
+    return tuple(json.loads(done.output.splitlines()[-1]))
+
+
+def test_a_step_reuses_the_memory_of_the_last():
     given_back, kept = (run("layers", (16, 100), kept)[0] for kept in (False, True))
     assert kept < given_back / 10
 
