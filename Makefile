@@ -37,7 +37,7 @@ help:
 	@echo "make notebooks                execute the notebooks in place, on the reduced profile"
 	@echo "make data                     rebuild everything under data/"
 	@echo "make memory-tables            predicted against measured memory, in tables"
-	@echo "make benchmark                time something: BENCHMARK=loop_overhead, recipes or pretraining_speed"
+	@echo "make benchmark                time something: BENCHMARK=loop_overhead, recipes, plain_recipe or pretraining_speed"
 	@echo "make check-exercises          a table of a room's notebooks: NOTEBOOK=notebooks/02_....ipynb SUBMITTED=folder"
 	@echo "make classroom-bundle         gather all that a room without a network needs: PROFILE=laptop BUNDLE=folder"
 	@echo "make install-from-bundle      set this folder up from such a BUNDLE=folder, without a network"

@@ -330,6 +330,7 @@ def build(
         loaded = build_model(*told, task, tokenizer.pad_token_id)
     except Exception as cause:  # each part of the libraries raises its own
         raise bad_checkpoint(options.checkpoint, cause) from cause
+    task.start(loaded, facts.counts["train"], facts.rows["train"])
     lora = (options.lora_rank, options.lora_alpha, task.adapters)
     model = add_adapters(loaded.model, *lora) if options.lora else loaded.model
     splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.windows}

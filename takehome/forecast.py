@@ -71,13 +71,15 @@ def predict(model: torch.nn.Module, batches: Batches, loss: Loss, evaluated: int
         settings: of the run.
     """
     step = predict_memory(model, settings)
-    memory = step if settings.device == "cuda" or step is None else predict_process(model, step)
+    optimizer, update = time_update(model)  # its averages stay while steps are timed, as in the run
     seconds = time_step(model, batches, loss, settings.bf16, settings.fp16)
+    memory = step if settings.device == "cuda" or step is None else predict_process(model)
+    del optimizer
     if settings.activation_checkpointing:
         seconds *= 4 / 3  # the timed steps do without
     forward = evaluated / settings.processes / settings.per_device_train_batch_size / 3  # a third of a step
     seconds *= settings.steps * settings.gradient_accumulation_steps + forward
-    seconds += settings.steps * time_update(model)
+    seconds += settings.steps * update
     if settings.device == "cuda":  # the timed steps are no part of the run
         import torch
 
@@ -106,8 +108,9 @@ def time_step(model: torch.nn.Module, batches: Batches, loss: Loss, bf16: bool, 
     return sum(seconds[1:]) / len(batches.timed)
 
 
-def time_update(model: torch.nn.Module) -> float:
-    """Seconds of an optimizer step. With a learning rate of zero the weights stay, to the last bit."""
+def time_update(model: torch.nn.Module) -> tuple[torch.optim.Optimizer, float]:
+    """An optimizer with its averages, and the seconds of its step. With a learning rate of zero the weights stay, to
+    the last bit."""
     import torch
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -120,7 +123,7 @@ def time_update(model: torch.nn.Module) -> float:
     trained[0].sum().item()  # waits for a GPU
     seconds = time.perf_counter() - start
     model.zero_grad()
-    return seconds
+    return optimizer, seconds
 
 
 def faster_in_bf16(model: torch.nn.Module, batches: Batches, loss: Loss) -> bool:
@@ -154,13 +157,13 @@ def predict_memory(model: torch.nn.Module, settings: Settings) -> int | None:
         return None
 
 
-def predict_process(model: torch.nn.Module, step: int) -> int:
-    """Bytes that the process will hold at most: those of a step beside what it holds without the weights, if that is
-    more than what it held at most while it read the data."""
+def predict_process(model: torch.nn.Module) -> int:
+    """Bytes that the process will hold at most: what it held at most while it read the data and timed its steps, and
+    the best of the trained weights, which are read again at the end."""
     import psutil
 
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    return max(psutil.Process().memory_info().rss - weights + step, peak_memory(cuda=False) or 0)
+    held = peak_memory(cuda=False) or psutil.Process().memory_info().rss
+    return held + sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
 
 
 def evaluated_rows(settings: Settings, validation: int, test: int) -> int:

@@ -13,6 +13,7 @@ from fine_tune_runs import MODEL, Run, documents, refused, same_model, write_csv
 
 from helpers.profiles import ROOT
 from takehome.checkpoints import damage
+from takehome.classifier import build_model
 from takehome.errors import InputError
 from takehome.tables import read_table
 from takehome.tasks import make_task
@@ -429,3 +430,19 @@ def test_the_loss_teaches_what_the_metric_measures(name):
     with torch.inference_mode():
         scores = task.measure(answers[200:], task.outputs(model.eval()(**batch).logits.numpy()))
     assert getattr(scores, task.best) > 0.9
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["new head", "head of the checkpoint"])
+def test_a_new_head_for_several_labels_begins_at_their_shares(kept, tmp_path):
+    import torch
+
+    task, checkpoint = make_task("multi-label", ["late", "rude", "lost"]), MODEL
+    if kept:
+        saved = build_model(MODEL, None, task, 0).model
+        saved.classifier.bias.data.fill_(0.25)
+        saved.save_pretrained(checkpoint := str(tmp_path / "before"))
+    loaded = build_model(checkpoint, None, task, 0)
+    task.start(loaded, [0, 9, 98], 98)
+    begins = loaded.model.classifier.bias.sigmoid()
+    shares = torch.tensor([1 / 100, 10 / 100, 99 / 100])
+    assert torch.allclose(begins, torch.full((3,), 0.25).sigmoid() if kept else shares)

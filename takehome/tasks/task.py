@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
+    from takehome.models import Loaded
     from takehome.reading import Reading
     from takehome.tasks.scores import Scale
     from takehome.tokenizer import LoadedTokenizer
@@ -126,6 +127,9 @@ class Task:
 
     def look_at(self, model: PreTrainedModel) -> None:
         """Learns what it must know of the model before it is trained."""
+
+    def start(self, loaded: Loaded, counts: list[int], rows: int) -> None:
+        """Sets what a new head begins with; `counts` of the training rows."""
 
     def finish(self, model: PreTrainedModel) -> None:
         """Writes into a trained model what its outputs mean, before it is saved."""
