@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from takehome.errors import InputError
+from takehome.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -35,6 +35,9 @@ def place_tracking(name: str, output: Path) -> None:
     Args:
         name: of the tracker.
         output: what the run makes; the tracker writes beside it.
+
+    Raises:
+        InputError: the tracker asks for an account, and there is none.
     """
     folder = output.with_name(f"{output.name}.tracking")
     places = {
@@ -46,6 +49,21 @@ def place_tracking(name: str, output: Path) -> None:
         os.environ.setdefault(variable, str(value))
     if name != "none":
         folder.mkdir(parents=True, exist_ok=True)
+    check_account(name)
+
+
+def check_account(name: str) -> None:
+    """Raises InputError if a tracker asks for an account, and there is none; at a terminal it asks for it first."""
+    if name != "wandb":
+        return
+    import wandb
+
+    try:
+        if wandb.setup().settings.mode == "online":
+            wandb.login()
+    except Exception as cause:  # it has errors of its own
+        here = "WANDB_MODE=offline keeps the curves on this machine"
+        raise InputError(f"--report-to wandb: {one_line(cause).rstrip('.')}. Or {here}") from cause
 
 
 def finish_tracking(name: str) -> None:
@@ -65,13 +83,19 @@ def accelerate_settings(name: str, output: Path) -> dict:
 
 
 def start_trackers(accelerator: "Accelerator", project: str, output: Path, configuration: dict, step: int) -> None:
-    """Opens the tracker that `accelerate_settings` named, for a run that has taken so many steps."""
+    """Opens the tracker that `accelerate_settings` named, for a run that has taken so many steps.
+
+    Raises:
+        InputError: the tracker asks for an account, and there is none.
+    """
     continued = {"tensorboard": {"purge_step": step + 1}, "trackio": {"name": output.name, "resume": "allow"}}
     continued["wandb"] = {"name": output.name, "dir": str(output)}
     # TensorBoard takes no other values.
     known = {
         name: value if isinstance(value, (int, float, str)) else str(value) for name, value in configuration.items()
     }
+    if accelerator.is_main_process and accelerator.log_with:
+        check_account(accelerator.log_with[0].value)
     accelerator.init_trackers(project, config=known, init_kwargs=continued)
 
 

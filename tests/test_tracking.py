@@ -49,6 +49,21 @@ def test_tensorboard_gets_the_curves(tmp_path):
 
 
 @pytest.mark.skipif(not installed("wandb"), reason="Weights & Biases is not installed: SETUP.md says how")
+@pytest.mark.parametrize("program", ["fine_tune.py", "pretrain_gpt2.py"])
+def test_weights_and_biases_without_an_account_is_one_line(program, tmp_path):
+    nobody = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    around = nobody | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    told = ["--output-dir", tmp_path / "model", "--report-to=wandb", "--use-cpu", "--max-steps=2"]
+    if program == "fine_tune.py":
+        told += ["--data", write_small(tmp_path), "--checkpoint", MODEL, "--max-length=16"]
+    done = warm.run_program(ROOT / "scripts" / program, *told, environment=around)
+    assert done.status == 2, done.output
+    assert "Traceback" not in done.output
+    assert "--report-to wandb: No API key configured" in done.output
+    assert "WANDB_MODE=offline keeps the curves on this machine" in done.output
+
+
+@pytest.mark.skipif(not installed("wandb"), reason="Weights & Biases is not installed: SETUP.md says how")
 def test_weights_and_biases_works_without_a_network(tmp_path):
     place = run(tmp_path, "wandb", WANDB_MODE="offline")
     (folder,) = place.glob("wandb/offline-run-*")
