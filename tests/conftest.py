@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The modules that take longest, so that they begin first and no core waits for them at the end.
 FIRST = (
-    *("test_pretrain_gpt2.py", "test_fine_tune_stops.py", "test_mrpc_accelerate.py", "test_hostile_notebooks.py"),
-    *("test_program_checkpoints.py", "test_hub.py", "test_memory.py", "test_notebooks.py", "test_platforms.py"),
-    *("test_tasks.py", "test_entities.py", "test_fine_tune.py", "test_models.py", "test_allocator.py"),
-    *("test_evaluate_model.py", "test_memory_families.py"),
-    *("test_curves.py", "test_stream_faults.py", "test_hub_errors.py"),
+    *("test_hostile_notebooks.py", "test_mrpc_accelerate.py", "test_fine_tune_stops.py", "test_pretrain_gpt2.py"),
+    *("test_memory.py", "test_hub.py", "test_platforms.py", "test_stream_faults.py", "test_curves.py"),
+    *("test_check_exercises.py", "test_program_checkpoints.py", "test_hub_errors.py", "test_notebooks.py"),
+    *("test_tasks.py", "test_entities.py", "test_fine_tune.py", "test_models.py", "test_evaluate_model.py"),
+    *("test_memory_families.py", "test_push_to_hub.py", "test_program_options.py"),
 )
 
 

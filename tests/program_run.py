@@ -115,7 +115,7 @@ class Run:
         end = time.monotonic() + seconds
         while any(process.is_alive() for process in self.processes) and not (until and until()):
             assert time.monotonic() < end, f"still running after {seconds} s:\n{self.text}"
-            time.sleep(0.001)
+            time.sleep(0.005)
 
     def kill(self) -> bool:
         """SIGKILL to all processes; returns whether they were still there."""

