@@ -43,7 +43,7 @@ from takehome import forecast
 from takehome.accelerator import on_main
 from takehome.card import Guesses, Measured, Results, summarise, write_results
 from takehome.checkpoints import checkpoints, seal, step_of
-from takehome.classifier import add_adapters, build_model
+from takehome.classifier import add_adapters, begin_head, build_model
 from takehome.commandline import Parser, number, run_program
 from takehome.errors import InputError, one_line
 from takehome.forecast import Forecast, peak_memory
@@ -330,10 +330,10 @@ def build(
         loaded = build_model(*told, task, tokenizer.pad_token_id)
     except Exception as cause:  # each part of the libraries raises its own
         raise bad_checkpoint(options.checkpoint, cause) from cause
-    task.start(loaded, facts.counts["train"], facts.rows["train"])
+    splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.windows}
+    begin_head(loaded, task.begin(splits["train"]))
     lora = (options.lora_rank, options.lora_alpha, task.adapters)
     model = add_adapters(loaded.model, *lora) if options.lora else loaded.model
-    splits = {name: Dataset.from_file(str(work / "data" / f"{name}.arrow")) for name in facts.windows}
     for name in ("validation", "test"):
         splits[name] = splits[name].select(np.argsort(column(splits[name], "length"), kind="stable"))
     weights, why = None, ""

@@ -9,6 +9,7 @@ from takehome.models import Loaded, load_model
 from takehome.tasks import Task
 
 if TYPE_CHECKING:
+    import numpy as np
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -26,6 +27,15 @@ def build_model(checkpoint: str, revision: str | None, task: Task, pad_token_id:
     loaded.model.config.pad_token_id = pad_token_id
     task.look_at(loaded.model)
     return loaded
+
+
+def begin_head(loaded: Loaded, biases: np.ndarray | None) -> None:
+    """Lets a head that is new begin with these biases [labels], if it has any."""
+    import torch
+
+    for name, parameter in loaded.model.named_parameters():
+        if biases is not None and name in loaded.new and name.endswith("bias") and parameter.shape == biases.shape:
+            parameter.data.copy_(torch.from_numpy(biases))
 
 
 def add_adapters(model: PreTrainedModel, rank: int, alpha: float, kind: str = "SEQ_CLS") -> PeftModel:

@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fine_tune_runs import MODEL, Run, documents, refused, same_model, write_csv
+from fine_tune_runs import MODEL, Run, documents, fine_tune, refused, same_model, write_csv
 
 from helpers.profiles import ROOT
 from takehome.checkpoints import damage
-from takehome.classifier import build_model
+from takehome.classifier import begin_head, build_model
 from takehome.errors import InputError
 from takehome.tables import read_table
 from takehome.tasks import make_task
-from takehome.tasks.labels import best_threshold
+from takehome.tasks.labels import Labels, best_threshold
 from takehome.tasks.scores import Scale, ranks
 
 TEXTS = [text for text, _ in documents()[:60]]
@@ -435,6 +435,7 @@ def test_the_loss_teaches_what_the_metric_measures(name):
 @pytest.mark.parametrize("kept", [False, True], ids=["new head", "head of the checkpoint"])
 def test_a_new_head_for_several_labels_begins_at_their_shares(kept, tmp_path):
     import torch
+    from datasets import Dataset
 
     task, checkpoint = make_task("multi-label", ["late", "rude", "lost"]), MODEL
     if kept:
@@ -442,7 +443,67 @@ def test_a_new_head_for_several_labels_begins_at_their_shares(kept, tmp_path):
         saved.classifier.bias.data.fill_(0.25)
         saved.save_pretrained(checkpoint := str(tmp_path / "before"))
     loaded = build_model(checkpoint, None, task, 0)
-    task.start(loaded, [0, 9, 98], 98)
+    begin_head(loaded, task.begin(Dataset.from_dict({"labels": [[0.0, float(n < 9), 1.0] for n in range(98)]})))
     begins = loaded.model.classifier.bias.sigmoid()
-    shares = torch.tensor([1 / 100, 10 / 100, 99 / 100])
-    assert torch.allclose(begins, torch.full((3,), 0.25).sigmoid() if kept else shares)
+    assert torch.allclose(begins, torch.full((3,), 0.25).sigmoid() if kept else torch.tensor([0.01, 0.1, 0.99]))
+
+
+def test_a_new_head_for_entities_begins_at_the_shares_of_the_tags():
+    import torch
+    from datasets import Dataset
+
+    task = make_task("tokens", ["O", "B-PER", "I-PER"])
+    loaded = build_model(MODEL, None, task, 0)
+    begin_head(loaded, task.begin(Dataset.from_dict({"labels": [[-100, 0, 0, 1, -100], [0] * 14]})))
+    assert torch.allclose(loaded.model.classifier.bias.softmax(0), torch.tensor([0.85, 0.1, 0.05]))
+
+
+def letters(folder: Path, seed: int) -> Path:
+    """A table of 300 letters about one to three of twelve complaints, beside sentences that say nothing."""
+    rng = np.random.default_rng(seed)
+    complaints = {
+        "late": ["it came two weeks late", "I waited and waited for the parcel"],
+        "torn": ["the box was torn", "the wrapping had a hole"],
+        "loud": ["it hums all night", "the fan is far too loud"],
+        "dear": ["it costs too much", "the price went up again"],
+        "rude": ["the man on the telephone shouted", "nobody was polite to me"],
+        "small": ["it is two sizes too small", "it does not fit my arm"],
+        "bill": ["the sum on the bill is wrong", "you took the money twice"],
+        "lost": ["you lost my letter", "my order is nowhere"],
+        "colour": ["it is green and not blue", "the paint comes off"],
+        "smell": ["it smells of smoke", "there is a smell of glue"],
+        "page": ["page nine is missing in the booklet", "the drawing shows another model"],
+        "login": ["your website does not know my password", "I cannot open my account"],
+    }
+    idle = [
+        "Good morning.",
+        "I write to you again.",
+        "I am a customer since spring.",
+        "Please answer soon.",
+        "Regards.",
+    ]
+    rows = []
+    for _ in range(300):
+        own = rng.choice(list(complaints), size=rng.integers(1, 4), replace=False)
+        parts = [*(f"{rng.choice(complaints[name])}." for name in own), *rng.choice(idle, size=2, replace=False)]
+        rows.append((" ".join(rng.permutation(parts)), ";".join(own)))
+    return write_csv(folder / f"letters-{seed}.csv", rows, ("text", "labels"))
+
+
+@pytest.mark.slow
+def test_few_rows_with_several_labels_are_learned(tmp_path, monkeypatch):
+    """Beside the same runs with a head that begins at random, as it does elsewhere."""
+    scores = {}
+    for begin in ("shares", "random"):
+        if begin == "random":
+            monkeypatch.setattr(Labels, "begin", lambda *_: None)
+        for seed in range(3):
+            told = ["--data", str(letters(tmp_path, seed)), "--checkpoint", MODEL, "--use-cpu", f"--seed={seed}"]
+            output = tmp_path / f"{begin}-{seed}"
+            assert fine_tune.main([*told, "--output-dir", str(output)]) == 0
+            test = json.loads((output / "metrics.json").read_text("utf-8"))["test"]
+            scores.setdefault(begin, []).append((test["micro_f1"], test["mean_average_precision"]))
+    print(scores)
+    for (f1, precision), (f1_before, precision_before) in zip(scores["shares"], scores["random"], strict=True):
+        assert f1 > f1_before + 0.3
+        assert precision > precision_before + 0.3

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-    from takehome.models import Loaded
     from takehome.reading import Reading
     from takehome.tasks.scores import Scale
     from takehome.tokenizer import LoadedTokenizer
@@ -128,8 +127,10 @@ class Task:
     def look_at(self, model: PreTrainedModel) -> None:
         """Learns what it must know of the model before it is trained."""
 
-    def start(self, loaded: Loaded, counts: list[int], rows: int) -> None:
-        """Sets what a new head begins with; `counts` of the training rows."""
+    def begin(self, train: Dataset) -> np.ndarray | None:
+        """The biases of a new head [labels] that say how frequent each label is in the encoded training rows; None: as
+        the library draws them."""
+        return None
 
     def finish(self, model: PreTrainedModel) -> None:
         """Writes into a trained model what its outputs mean, before it is saved."""
