@@ -43,6 +43,9 @@ def test_stored_experiments_are_those_of_the_program():
     losses = stored["techniques"]["losses"]
     assert tuple(losses) == experiments.TECHNIQUES and {len(found) for found in losses.values()} == {experiments.SEEDS}
     assert stored["techniques"]["steps"] == experiments.STEPS and stored["long"]["prompt"] == experiments.PROMPT
+    muon = stored["muon"]
+    assert muon["steps"]["Muon"] == round(experiments.MUON_SHARE * muon["steps"]["AdamW"])
+    assert [len(found) for found in muon["losses"].values()] == 2 * [experiments.SEEDS]
     points = stored["long"]["points"]
     assert len(points) == len(experiments.SHARES) and all(point["written"].strip() for point in points)
     assert [point["loss"] for point in points] == sorted((point["loss"] for point in points), reverse=True)

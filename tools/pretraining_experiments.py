@@ -1,10 +1,10 @@
-"""Runs what lesson 03 shows and has no time for: each technique over several seeds, and one longer run.
+"""Runs what lesson 03 shows and has no time for: techniques and Muon over several seeds, and one longer run.
 
     make benchmark BENCHMARK=pretraining_experiments          # some minutes on two cores; goes on if stopped
     make benchmark BENCHMARK='pretraining_experiments --results new.json --steps 240 --long-steps 900'
 
-Techniques are tried on a model as small as the one that the lesson kills and resumes; the longer run is the lesson's
-own recipe. Results go into `data/pretraining_experiments.json`. A run that stands there is not computed again:
+Techniques are tried on a model as small as the one that the lesson kills and resumes; Muon and the longer run take the
+lesson's own recipe. Results go into `data/pretraining_experiments.json`. A run that stands there is not computed again:
 remove the file to start anew. All techniques of a seed begin with the same weights and read the same documents in the
 same order. So runs are compared seed by seed: the lesson computes a paired t-test from the losses.
 """
@@ -25,6 +25,7 @@ RESULTS = ROOT / "data" / "pretraining_experiments.json"
 SMALL = {"n_layer": 2, "n_embd": 64, "n_head": 2}
 BATCH, LENGTH, STEPS, SEEDS = 4, 64, 120, 4
 TECHNIQUES = ("the recipe", "no warm-up", "constant rate", "no clipping", "no weight decay", "dropout 0.1")
+MUON_SHARE = 0.6  # of AdamW's steps
 PROMPT, LONG = "The bicycle was a present from", 180
 SHARES = (0, 1 / 6, 1 / 2, 1)  # of the long run's steps: when it is looked at
 
@@ -72,10 +73,22 @@ def write(results: dict, path: Path) -> None:
     draft.replace(path)
 
 
+def muon_runs(recipe: Recipe, shape: Shape, seeds: int, path: Path, results: dict) -> None:
+    """For each seed the validation loss of AdamW, and that of Muon after a share of AdamW's steps."""
+    steps = {"AdamW": recipe.max_steps, "Muon": round(MUON_SHARE * recipe.max_steps)}
+    table = results.setdefault("muon", {"steps": steps, "losses": {name: [] for name in steps}})
+    for seed, (name, optim) in product(range(seeds), {"AdamW": recipe.optim, "Muon": "muon"}.items()):
+        if len(table["losses"][name]) <= seed:
+            loss = train(replace(recipe, seed=seed, optim=optim, max_steps=steps[name]), shape)
+            table["losses"][name].append(round(loss, 4))
+            write(results, path)
+            print(f"seed {seed}: {name} {loss:.4f}", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the command line; returns all results, those computed before among them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["techniques", "long"])
+    parser.add_argument("--only", choices=["techniques", "muon", "long"])
     parser.add_argument("--steps", type=int, default=STEPS, help="of each technique's runs")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--long-steps", type=int, default=LONG, help="of the long run")
@@ -96,6 +109,8 @@ def main(arguments: list[str] | None = None) -> dict:
                 table["losses"][name].append(round(technique(name, replace(short, seed=seed), small), 4))
                 write(results, args.results)
                 print(f"seed {seed}: {name} {table['losses'][name][-1]}", flush=True)
+    if args.only in (None, "muon"):
+        muon_runs(recipe, shape, args.seeds, args.results, results)
     if args.only in (None, "long") and "long" not in results:
         points = long_run(replace(recipe, max_steps=args.long_steps), shape, PROMPT)
         results["long"] = {"prompt": PROMPT, "points": points}
