@@ -75,7 +75,7 @@ def test_ci_runs_the_commands_of_the_readme():
     in_readme = re.findall(r"^make [\w-]+$", read("README.md"), re.MULTILINE)
     in_ci = re.findall(r"^make [\w-]+$", read(".ci/run"), re.MULTILINE)
     assert in_readme == ["make lab", "make test"]
-    assert in_ci == ["make install-full-finetuning", "make test"]
+    assert in_ci == ["make install-full-finetuning", "make test", "make test-browser"]
     assert re.search(r"^lab: \$\(STAMP\)$", read("Makefile"), re.MULTILINE)  # what `make lab` does first
     assert re.search(r"^install-full-finetuning: \$\(STAMP\)$", read("Makefile"), re.MULTILINE)
 

@@ -25,14 +25,6 @@ from helpers.checks import NOT_STARTED
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 SECONDS = 90
-# Over the limit when they were measured last, on a machine of two slow virtual cores: to be shortened.
-TOO_SLOW = {
-    "02_imdb_gpt2_classifier.ipynb",
-    "03_gpt2_from_scratch.ipynb",
-    "04_mrpc_trainer.ipynb",
-    "07_your_own_data.ipynb",
-    "09_lora_and_qlora.ipynb",
-}
 # What transformers 5 and datasets 4 removed or renamed.
 REMOVED = {"evaluation_strategy", "no_cuda", "warmup_ratio", "group_by_length"}
 ABSOLUTE = re.compile(r"(?<![\w.:/<~-])/[A-Za-z_][\w.-]*/[\w.-]+|\b[A-Za-z]:\\\w|site-packages|ipykernel_\d+")
@@ -231,10 +223,8 @@ COMMITTED = execute.find([], NOTEBOOKS)
 
 
 def case(path: Path, rule):
-    known = rule is rule_within_its_time and path.name in TOO_SLOW and not is_solution(path)
-    marks = [pytest.mark.xfail(reason="it takes too long, and that is known", strict=True)] if known else []
     name = f"{path.relative_to(NOTEBOOKS).as_posix()}-{rule.__name__.removeprefix('rule_')}"
-    return pytest.param(path, rule, marks=marks, id=name)
+    return pytest.param(path, rule, id=name)
 
 
 @pytest.mark.parametrize(("path", "rule"), [case(path, rule) for path in COMMITTED for rule in RULES])
