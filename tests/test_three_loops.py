@@ -210,7 +210,7 @@ def test_committed_lessons_show_the_same_losses():
         texts = ["".join(output.get("text", "")) for cell in cells(path) for output in cell["outputs"]]
         text = next(text for text in texts if re.search(r"^step +1: loss", text, re.MULTILINE))
         losses = [float(loss) for loss in re.findall(r"^step +\d+: loss ([\d.]+)$", text, re.MULTILINE)]
-        assert len(losses) == 5, path.name
+        assert len(losses) == 4, path.name  # of steps 1, 2, 10, and the last of the reduced run
         shown[path.name] = losses, ast.literal_eval(text.strip().splitlines()[-1])
     (losses, metrics), *others = shown.values()
     assert set(metrics) == {"accuracy", "f1"} and len(shown) >= 2
