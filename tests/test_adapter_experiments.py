@@ -4,12 +4,13 @@ import json
 
 import adapter_experiments as experiments
 import pytest
+from lesson_runs import SEEDS
 
 
 def test_the_stored_results_hold_every_run_on_every_seed():
     stored = json.loads(experiments.RESULTS.read_text(encoding="utf-8"))
     assert set(stored) == set(experiments.RUNS)
-    assert {len(runs) for runs in stored.values()} == {experiments.SEEDS}
+    assert {len(runs) for runs in stored.values()} == {SEEDS}
 
 
 def test_the_lesson_has_the_cell_with_which_the_runs_end_their_preparation():

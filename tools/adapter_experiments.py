@@ -7,15 +7,10 @@ the documents, another head and another order; within a seed all runs share them
 `data/adapter_experiments.json`. A run that stands there is not computed again: remove the file to start anew.
 """
 
-import argparse
-import contextlib
-import io
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
-from pretraining_experiments import write
+from lesson_runs import LessonRuns
 
 from helpers.profiles import ROOT
 
@@ -23,7 +18,6 @@ RESULTS = ROOT / "data" / "adapter_experiments.json"
 LESSON = ROOT / "notebooks" / "09_lora_and_qlora.ipynb"
 LAST_CELL = "def new_trainer("
 RATE = 3  # times the profile's rate: the best of the lesson's sweep
-FIRST_SEED, SEEDS = 42, 3
 RUNS = {
     "rank 8": {},
     "rank 1": {"rank": 1},
@@ -47,9 +41,9 @@ def lesson(seed: int) -> dict:
     raise LookupError(f"{LESSON.name} has no cell with {LAST_CELL!r}")
 
 
-def run(names: dict, options: dict) -> dict[str, float]:
+def run(names: dict, name: str) -> dict[str, float]:
     """Validation loss and accuracy of one run with LoRA."""
-    options = dict(options)
+    options = dict(RUNS[name])
     if options.pop("one_layer", False):
         options["layers"] = names["LINEAR"][:1]
     trainer = names["new_trainer"](names["build"]("lora", **options), RATE * names["settings"].learning_rate)
@@ -60,24 +54,7 @@ def run(names: dict, options: dict) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> dict:
     """Runs the command line; returns all results, those computed before among them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    args = parser.parse_args(arguments)
-    args.results = args.results.resolve()
-    os.environ["FINETUNING_PROFILE"], os.environ["MPLBACKEND"] = "reduced", "agg"
-    results = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else {}
-    for number in range(args.seeds):
-        missing = [name for name in RUNS if len(results.get(name, [])) <= number]
-        if not missing:
-            continue
-        with contextlib.chdir(LESSON.parent), contextlib.redirect_stdout(io.StringIO()):  # where its paths begin
-            names = lesson(FIRST_SEED + number)
-        for name in missing:
-            results.setdefault(name, []).append(run(names, RUNS[name]))
-            write(results, args.results)
-            print(f"seed {FIRST_SEED + number}: {name} {results[name][-1]}", flush=True)
-    return results
+    return LessonRuns(LESSON, RESULTS, RUNS, lesson, run).main(__doc__, arguments)
 
 
 if __name__ == "__main__":
