@@ -598,7 +598,7 @@ def run_notebooks(course, *options):
 def test_a_notebook_that_passed_whole_is_not_run_again(course):
     assert run_notebooks(course, "notebooks/01_passes.ipynb::Cell 0")[0] == {"01 passed": 1}
     everything = ("notebooks", "--skip-unchanged")
-    half_way = run_notebooks(course, *everything, "-n", "1", "--dist", "loadscope")[0]  # as `make test` does
+    half_way = run_notebooks(course, *everything, "-n", "1", "--dist", "loadscope")[0]  # in a worker
     assert half_way == {"01 passed": 2, "02 passed": 1, "02 failed": 1}
     cells, said = run_notebooks(course, *everything)
     assert cells == {"01 skipped": 2, "02 passed": 1, "02 failed": 1}

@@ -45,10 +45,8 @@ class LessonRuns:
             missing = [name for name in self.names if len(results.get(name, [])) <= number]
             if not missing:
                 continue
-            with (
-                contextlib.chdir(self.lesson.parent),
-                contextlib.redirect_stdout(io.StringIO()),
-            ):  # its paths begin there
+            # the lesson's paths begin in its folder
+            with contextlib.chdir(self.lesson.parent), contextlib.redirect_stdout(io.StringIO()):
                 defined = self.prepare(FIRST_SEED + number)
             for name in missing:
                 results.setdefault(name, []).append(self.run(defined, name))

@@ -98,7 +98,7 @@ def compare(data: str, checkpoint: str, seed: int, folder: Path) -> tuple[Result
     ours, plain = folder / f"ours-{seed}", folder / f"plain-{seed}"
     commands = {
         ours: [str(SCRIPTS / "fine_tune.py"), *told, "--seed", str(seed), "--output-dir", str(ours), "--use-cpu"],
-        plain: [__file__, *told, "--train", str(plain), "--seeds", str(seed)],
+        plain: [__file__, *told, "--train", str(plain), "--seed", str(seed)],
     }
     order = [ours, plain] if seed % 2 == 0 else [plain, ours]
     results = {place: timed([sys.executable, *commands[place]], place / "metrics.json") for place in order}
@@ -112,11 +112,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)  # the plain recipe in a process of its own
+    # the plain recipe in a process of its own
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.train:
         args.train.mkdir(parents=True)
-        score = train(args.data, args.checkpoint, args.seeds, args.train)
+        score = train(args.data, args.checkpoint, args.seed, args.train)
         (args.train / "metrics.json").write_text(json.dumps({"test": {"accuracy": score}}), "utf-8")
         return
     print("seed  fine_tune.py           plain recipe           seconds  processor  simpler ways")
